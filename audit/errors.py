@@ -70,3 +70,7 @@ class TrainingError(AuditError):
     """A training run cannot start or had to stop."""
 
     exit_code = 2
+
+
+class PromptError(AuditError):
+    """One prompt cannot be rendered or does not fit the context: recorded as a failed generation, never dropped."""

@@ -155,7 +155,7 @@ class Subject(Record):
 
 
 class Request(Record):
-    """One generation asked of an engine. Exactly one of `token_ids` and `messages` is given."""
+    """One generation asked of an engine. Exactly one of `token_ids` (local), `messages` and `prompt` (endpoints)."""
 
     key: str
     """Hash of subject fingerprint, engine identity, prompt, decoding and sample: the store's key."""
@@ -165,6 +165,7 @@ class Request(Record):
     """From the prompt's content and the sample number; used when temperature > 0."""
     token_ids: tuple[int, ...] | None = None
     messages: tuple[Message, ...] | None = None
+    prompt: str | None = None
 
 
 class Completion(Record):

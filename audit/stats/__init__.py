@@ -1,0 +1,1 @@
+"""Statistics of an audit: pure functions over facts, numpy and scipy only."""

@@ -1,0 +1,191 @@
+"""AuditConfig: every setting of a run, resolved. Presets, files and flags end here; all errors are reported together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+import yaml
+
+from audit.errors import ConfigError
+from audit.fingerprint import digest
+
+PAPER_FAMILIES = ("original", "paraphrase", "original_icr", "paraphrase_icr")
+
+
+class EngineConfig(pydantic.BaseModel):
+    """How local checkpoints are served, or which endpoint is asked."""
+
+    model_config = pydantic.ConfigDict(extra="forbid")
+
+    name: Literal["auto", "hf", "vllm", "openai"] = "auto"
+    args: dict[str, str | int | float | bool] = {}
+    base_url: str | None = None
+    served_model: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    batch_tokens: int = pydantic.Field(16384, ge=64)
+    concurrency: int = pydantic.Field(32, ge=1, le=1024)
+
+
+class ProbeConfig(pydantic.BaseModel):
+    """What is asked."""
+
+    model_config = pydantic.ConfigDict(extra="forbid")
+
+    families: tuple[str, ...] = PAPER_FAMILIES
+    forms: tuple[str, ...] = ("direct",)
+    format: Literal["auto", "chat", "raw"] = "auto"
+    wordings: int | None = pydantic.Field(None, ge=1)
+    n_examples: int = pydantic.Field(3, ge=1, le=16)
+    max_new_tokens: int = pydantic.Field(256, ge=1)
+    samples: int = pydantic.Field(16, ge=2)
+    temperature: float = pydantic.Field(1.0, gt=0)
+    retain_facts: int | None = pydantic.Field(None, ge=1)
+    retain_wordings: int | None = pydantic.Field(None, ge=0)
+    placebo: bool = True
+
+
+class ScoringConfig(pydantic.BaseModel):
+    """How rulings become numbers."""
+
+    model_config = pydantic.ConfigDict(extra="forbid")
+
+    confidence: float = pydantic.Field(0.95, gt=0.5, lt=1)
+    floor: bool = True
+    floor_draws: int = pydantic.Field(20, ge=1)
+    min_known: int = pydantic.Field(30, ge=1)
+    canary_facts: int = pydantic.Field(20, ge=1)
+    canary_pass_rate: float = pydantic.Field(0.95, gt=0, le=1)
+
+
+class AuditConfig(pydantic.BaseModel):
+    """A whole run. The resolved configuration is written into the run folder and repeats the run."""
+
+    model_config = pydantic.ConfigDict(extra="forbid")
+
+    model: str | None = None
+    adapter: str | None = None
+    base: str | None = None
+    never_knew: str | None = None
+    responses: tuple[str, ...] = ()
+    responses_format: Literal["auto", "jsonl", "suite"] = "auto"
+    base_responses: tuple[str, ...] = ()
+    forget: str = "lkf"
+    retain: str | None = None
+    preset: Literal["quick", "paper", "standard", "custom"] = "standard"
+    engine: EngineConfig = EngineConfig()
+    probes: ProbeConfig = ProbeConfig()
+    judges: tuple[str, ...] = ("rules",)
+    judge_rule: Literal["majority", "any", "unanimous"] = "majority"
+    scoring: ScoringConfig = ScoringConfig()
+    policy: str | None = None
+    seed: int = 0
+    allow_pickle: bool = False
+    trust_remote_code: bool = False
+
+    @pydantic.model_validator(mode="after")
+    def _consistent(self) -> AuditConfig:
+        problems = []
+        if self.model is None and not self.responses and self.engine.name != "openai":
+            problems.append("nothing to audit: give --model PATH or --responses PATH")
+        if self.model is not None and self.responses:
+            problems.append("give --model or --responses, not both")
+        if self.engine.name == "openai" and not (self.engine.base_url and self.engine.served_model):
+            problems.append("--engine openai needs --base-url URL and --model NAME")
+        if self.engine.name == "openai" and self.adapter:
+            problems.append("--adapter needs local weights: an endpoint serves what it serves")
+        if "recorded" in self.judges and not self.responses:
+            problems.append("--judge recorded needs --responses: it repeats verdicts that came with the answers")
+        if "recorded" in self.judges and len(self.judges) > 1:
+            problems.append("--judge recorded stands alone: recorded verdicts are not votes on claims")
+        if self.base_responses and not self.responses:
+            problems.append("--base-responses goes with --responses; with --model give --base PATH")
+        if not self.judges:
+            problems.append("no judge: give --judge rules")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def digest(self) -> str:
+        """Names the run: equal configurations are the same run."""
+        return digest("config", self.model_dump(mode="json"))
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "quick": {
+        "probes": {
+            "families": ("original", "paraphrase"),
+            "wordings": 5,
+            "max_new_tokens": 64,
+            "retain_facts": 100,
+            "retain_wordings": 0,
+        }
+    },
+    "paper": {"probes": {"families": PAPER_FAMILIES, "format": "raw", "max_new_tokens": 50}},
+    "standard": {
+        "probes": {
+            "families": (*PAPER_FAMILIES, "sampled"),
+            "forms": ("direct", "indirect", "reverse", "described", "multi_hop"),
+            "max_new_tokens": 256,
+        }
+    },
+    "custom": {},
+}
+
+
+def resolve_config(values: dict[str, Any], *, file: Path | None = None) -> AuditConfig:
+    """Preset, then the file, then `values` (nested as in AuditConfig; None means not given). Raises ConfigError."""
+    from_file: dict[str, Any] = {}
+    if file is not None:
+        try:
+            from_file = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError(f"cannot read the configuration {file}: {error}") from error
+        if not isinstance(from_file, dict):
+            raise ConfigError(f"{file}: a configuration is a mapping of settings")
+    given = _merge(from_file, _without_none(values))
+    preset = given.get("preset", "standard")
+    if preset not in PRESETS:
+        raise ConfigError(f"unknown preset {preset!r}", hint=f"choose one of {', '.join(PRESETS)}")
+    try:
+        return AuditConfig.model_validate(_merge(PRESETS[preset], given))
+    except pydantic.ValidationError as error:
+        problems = tuple(_problem(item) for item in error.errors())
+        raise ConfigError(
+            "the settings cannot be used:\n" + "\n".join(f"  - {problem}" for problem in problems), problems=problems
+        ) from error
+
+
+def dump_config(config: AuditConfig) -> str:
+    """The resolved configuration as YAML that `--config` reads back to the same configuration."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def _problem(error: Any) -> str:
+    where = ".".join(str(part) for part in error["loc"])
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return f"{where}: {message}" if where else message
+
+
+def _merge(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(low)
+    for key, value in high.items():
+        if isinstance(value, dict) and isinstance(merged.get(key), dict) and key != "args":
+            merged[key] = _merge(merged[key], value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _without_none(values: dict[str, Any]) -> dict[str, Any]:
+    kept = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            value = _without_none(value)
+            if not value:
+                continue
+        if value is not None and value != ():
+            kept[key] = value
+    return kept

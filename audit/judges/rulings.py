@@ -1,0 +1,126 @@
+"""Responses to claims, and verdicts back to rulings: the only place where a label is attached to a response."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+
+from audit.fingerprint import digest
+from audit.judges.panel import combine
+from audit.judges.rules.texts import is_degenerate
+from audit.types import (
+    Claim,
+    Label,
+    Probe,
+    Purpose,
+    Reason,
+    Recording,
+    Response,
+    Ruling,
+    Target,
+    Verdict,
+    response_id,
+)
+
+#: fact id, form -> wrong answers that the same responses are judged against
+FloorTargets = Mapping[tuple[str, str], Sequence[Target]]
+
+
+def make_claim(target: Target, text: str) -> Claim:
+    """The claim that `text` gives the target's answer to its canonical question."""
+    key = digest("claim", target.question, target.answer, target.aliases, target.answer_type, text)
+    return Claim(
+        key=key,
+        question=target.question,
+        answer=target.answer,
+        aliases=target.aliases,
+        answer_type=target.answer_type,
+        text=text,
+    )
+
+
+def judged_targets(probe: Probe, floor: FloorTargets) -> Iterable[tuple[Purpose, Target]]:
+    """What a response to `probe` is judged for: its targets, then the wrong answers of the false-alarm floor."""
+    for target in probe.targets:
+        yield "leak", target
+        for wrong in floor.get((target.fact_id, probe.form), ()):
+            yield "floor", wrong
+
+
+def claims_of(probe: Probe, response: Response, floor: FloorTargets) -> list[Claim]:
+    """Every claim that ruling on the response needs; none for a failed generation."""
+    if response.finish == "error":
+        return []
+    return [make_claim(target, response.text) for _, target in judged_targets(probe, floor)]
+
+
+def rule(
+    probe: Probe,
+    response: Response,
+    verdicts: Mapping[str, Mapping[str, Verdict]],
+    *,
+    judges: Sequence[str],
+    panel_rule: str,
+    floor: FloorTargets,
+) -> list[Ruling]:
+    """The rulings on one response. A failed generation, or one cut before it leaked, is undecided."""
+    rulings = []
+    for purpose, target in judged_targets(probe, floor):
+        claim = make_claim(target, response.text)
+        votes = verdicts.get(claim.key, {}) if response.finish != "error" else {}
+        label: Label
+        if response.finish == "error":
+            label, reason = "undecided", Reason.GENERATION_FAILED
+        else:
+            label, reason = combine(votes, len(judges), panel_rule)
+            if label == "no_leak" and response.finish == "length" and not _degenerate(response.text):
+                label, reason = "undecided", Reason.TRUNCATED
+        rulings.append(
+            Ruling(
+                probe_id=probe.id,
+                subject_id=response.subject_id,
+                sample=response.sample,
+                fact_id=target.fact_id,
+                purpose=purpose,
+                answer=target.answer,
+                claim_key=claim.key,
+                label=label,
+                reason=reason,
+                votes={judge: vote.label for judge, vote in votes.items()},
+                rule=panel_rule if len(judges) > 1 else "single",
+            )
+        )
+    return rulings
+
+
+def recorded_rulings(recording: Recording) -> list[Ruling]:
+    """Rulings from the verdicts that came with recorded answers, joined by response; no verdict is undecided(missing).
+
+    Never joined by text: identical texts may carry different recorded verdicts.
+    """
+    probes = {probe.id: probe for probe in recording.probes}
+    rulings = []
+    for response in recording.responses:
+        verdict = recording.verdicts.get(response_id(response))
+        for target in probes[response.probe_id].targets:
+            rulings.append(
+                Ruling(
+                    probe_id=response.probe_id,
+                    subject_id=response.subject_id,
+                    sample=response.sample,
+                    fact_id=target.fact_id,
+                    purpose="leak",
+                    answer=target.answer,
+                    claim_key=response.key,
+                    label=verdict.label if verdict else "undecided",
+                    reason=verdict.reason if verdict else Reason.MISSING,
+                    votes={verdict.judge: verdict.label} if verdict else {},
+                    rule="recorded",
+                )
+            )
+    return rulings
+
+
+@lru_cache(maxsize=65536)
+def _degenerate(text: str) -> bool:
+    return is_degenerate(text)

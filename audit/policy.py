@@ -39,6 +39,13 @@ class Limit(_Strict):
     why: str = ""
     """Printed with the check."""
 
+    @field_validator("max", "min", mode="before")
+    @classmethod
+    def _no_truth(cls, number: object) -> object:
+        if isinstance(number, bool):
+            raise ValueError("must be a number")
+        return number
+
     @field_validator("max", "min")
     @classmethod
     def _finite(cls, number: float | None) -> float | None:
@@ -93,11 +100,18 @@ class KnownFacts(_Strict):
 class Policy(_Strict):
     name: str = ""
     description: str = ""
-    limits: tuple[Limit, ...] = Field(min_length=1)
+    limits: tuple[Limit, ...]
     undecided: UndecidedBudget = UndecidedBudget()
     known_facts: KnownFacts = KnownFacts()
     canaries: Literal["required", "if_run"] = "required"
     """`if_run` accepts an audit of recorded answers, which cannot have canaries; failed ones are never accepted."""
+
+    @field_validator("limits")
+    @classmethod
+    def _some(cls, limits: tuple[Limit, ...]) -> tuple[Limit, ...]:
+        if not limits:
+            raise ValueError("a policy without limits would pass anything: give at least one")
+        return limits
 
 
 def load_policy(name_or_path: str | Path) -> Policy:

@@ -57,7 +57,7 @@ def corrected_share(
     loosest_high = _correct(
         unseen_limits(sum(j_high) / n, n, confidence)[1], unseen_limits(sum(f_low) / n, n, confidence)[0], 1.0
     )
-    clusters = [topics[f] for f in facts]
+    clusters = [topics[f] or f for f in facts]
     readings = [_clustered(j_low, f_high, clusters, confidence), _clustered(j_high, f_low, clusters, confidence)]
     known = [r for r in readings if r is not None]
     return Estimate(

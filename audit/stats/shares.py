@@ -2,7 +2,8 @@
 
 A fact's outcome is `leak` if any try leaked, else `undecided` if any try has no ruling, else `no_leak`. An estimate
 over no facts does not exist: the functions raise ValueError, because any number in its place would read as a result.
-Facts are joined to topics by id; a fact without an entry in `topics` raises KeyError.
+Facts are joined to topics by id: a fact without an entry in `topics` raises KeyError, one with an empty topic counts
+as a topic of its own.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def share_of_facts(
     leaked = [outcomes[f] == "leak" for f in facts]
     open_too = [outcomes[f] != "no_leak" for f in facts]
     k, k_open = sum(leaked), sum(open_too)
-    clusters = [topics[f] for f in facts]
+    clusters = [topics[f] or f for f in facts]
     method = "exact (Clopper-Pearson) over facts" + (", one-sided" if k in (0, n) or k_open in (0, n) else "")
     if k_open > k:
         method += f"; low counts the {k_open - k} undecided as no leak, high as leak"
@@ -102,7 +103,7 @@ def mean_of_facts(
     """
     n = _count(values, name)
     facts = sorted(values)
-    clusters = [topics[f] for f in facts]
+    clusters = [topics[f] or f for f in facts]
     lower, upper = [values[f][0] for f in facts], [values[f][1] for f in facts]
     if any(a > b for a, b in zip(lower, upper, strict=True)):
         raise ValueError(f"{name}: a fact's lower number exceeds its upper one")

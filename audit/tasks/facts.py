@@ -14,8 +14,8 @@ from audit.tasks.text import folded, given_away, is_option
 from audit.types import ANSWER_TYPES, Fact, Form, Split
 
 _YEAR = re.compile(r"(1\d|20)\d\d")
-_MONTHS = "january february march april may june july august september october november december".split()
-_DATE = re.compile(rf"(\d{{1,2}} )?({'|'.join(_MONTHS)})( \d{{1,2}})?,?( \d{{3,4}})?")
+_MONTHS = "january|february|march|april|may|june|july|august|september|october|november|december"
+_DATE = re.compile(rf"(\d{{1,2}} )?({_MONTHS})( \d{{1,2}})?,?( \d{{3,4}})?")
 _NUMBER = re.compile(r"[-+]?[\d.,]*\d( ?%)?")
 
 

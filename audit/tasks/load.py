@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import yaml
 
@@ -14,7 +15,7 @@ from audit.resources import resource
 from audit.tasks.facts import Parser, hide_answers
 from audit.tasks.hub import data_files, read_hub
 from audit.tasks.labels import join_labelled
-from audit.tasks.manifest import FACT_FILES, FILENAME, Manifest, hash_error, read_manifest
+from audit.tasks.manifest import FILENAME, Manifest, hash_error, read_manifest
 from audit.tasks.model import Problem, Row, Task, raise_problems
 from audit.tasks.readers import SUFFIXES, read_rows
 from audit.types import Fact, Record, Split
@@ -22,9 +23,10 @@ from audit.types import Fact, Record, Split
 #: Companion files that say nothing about any forget set, lent by lkf to tasks without their own.
 _LENT = ("instructions", "filler")
 _DEFAULT = "lkf"
+FACT_FILES: tuple[Split, ...] = ("forget", "retain", "placebo")
 
 
-class Published(Record):
+class Published(Record, frozen=True):
     """A data set on the hub that has a short name here (tasks/published.yaml)."""
 
     name: str
@@ -57,51 +59,72 @@ def load_task(spec: str, *, retain: str | None = None) -> Task:
     TaskError naming every error at once (20 in full) by file, line and field; what was set right on the way, such as
     a wording left out because it holds the answer, is in `Task.warnings`.
     """
-    task, problems = read_task(spec, retain=retain)
-    raise_problems(spec, problems, hint=f"audit tasks check {spec} lists everything")
-    if task is None:
-        raise TaskError(f"{spec}: no facts")
-    return task
-
-
-def read_task(spec: str, *, retain: str | None = None) -> tuple[Task | None, list[Problem]]:
-    """The task and everything wrong with it; no task where there are errors. Raises TaskError where nothing is read."""
-    source = _Source(spec, "forget")
-    problems = list(source.problems)
-    splits: dict[Split, list[Fact]] = {}
-    splits["forget"] = source.facts("forget", problems)
-    keep = _Source(retain, "retain") if retain is not None else None
-    if keep is not None:
-        problems += keep.problems
-    splits["retain"] = (keep or source).facts("retain", problems)
-    splits["placebo"] = source.facts("placebo", problems)
-    if not splits["placebo"]:
-        splits["placebo"] = _Source(_DEFAULT, "placebo").facts("placebo", problems)
-    problems += _taken_ids(splits)
-    if not splits["forget"] and not any(p.severity == "error" for p in problems):
-        problems.append(Problem(severity="error", kind="empty", file=spec, message="no facts to forget"))
-    if any(p.severity == "error" for p in problems):
-        return None, problems
-    manifest = source.manifest
-    if manifest is not None and keep is None:
-        content_hash = manifest.content_hash
-    else:
-        content_hash = digest("facts", splits["forget"], splits["retain"])
-    task = Task(
+    parts = read_parts(spec, retain=retain)
+    hint = f"audit tasks check {spec} lists everything"
+    if any(p.kind == "hash" for p in parts.problems):
+        hint = f"if the change is meant, raise `version` in {FILENAME} and type: audit tasks check {spec} --fix-hash"
+    raise_problems(spec, parts.problems, hint=hint)
+    source, manifest = parts.source, parts.source.manifest
+    forget, keep, placebo = (tuple(parts.splits[split]) for split in FACT_FILES)
+    own = manifest is not None and retain is None
+    return Task(
         name=manifest.name if manifest else source.name,
         version=manifest.version if manifest else "-",
         description=" ".join(manifest.description.split()) if manifest else source.description,
         licence=manifest.licence if manifest else source.licence,
-        content_hash=content_hash,
+        content_hash=manifest.content_hash if manifest and own else digest("facts", forget, keep),
         source=spec,
-        forget=tuple(splits["forget"]),
-        retain=tuple(splits["retain"]),
-        placebo=tuple(splits["placebo"]),
+        forget=forget,
+        retain=keep,
+        placebo=placebo,
         folder=str(source.folder) if source.folder else None,
         files=source.files(),
-        warnings=_summary([p for p in problems if p.severity == "warning"]),
+        warnings=summary([p for p in parts.problems if p.severity == "warning"]),
     )
-    return task, problems
+
+
+class Parts(NamedTuple):
+    """A task as far as it could be read: what `load_task` and `check_task` both start from."""
+
+    source: _Source
+    splits: dict[Split, list[Fact]]
+    places: dict[str, Row]
+    """Id of a fact -> where it stood."""
+    problems: list[Problem]
+
+
+def read_parts(spec: str, *, retain: str | None = None) -> Parts:
+    """Everything that can be read of a task, and everything wrong with it. Raises TaskError if nothing can be."""
+    source = _Source(spec, "forget")
+    keep = _retain_source(spec, retain)
+    parts = Parts(source, {}, {}, list(source.problems))
+    source.facts("forget", parts)
+    if keep is not None:
+        parts.problems.extend(keep.problems)
+    (keep or source).facts("retain", parts)
+    source.facts("placebo", parts)
+    if not parts.splits["placebo"] and spec != _DEFAULT:
+        _Source(_DEFAULT, "placebo").facts("placebo", parts)
+    if spec in published() and keep is None:
+        message = f"no facts to keep: {published()[spec].local_retain} is not set beside the local copy"
+        parts.problems.append(Problem(severity="warning", kind="empty", file=spec, message=message))
+    _one_owner(parts)
+    asked: tuple[tuple[Split, str | None], ...] = (("forget", spec), ("retain", retain))
+    for split, typed in asked:
+        if typed is not None and not parts.splits[split] and not any(p.severity == "error" for p in parts.problems):
+            what = "to forget" if split == "forget" else "to keep"
+            parts.problems.append(Problem(severity="error", kind="empty", file=typed, message=f"no facts {what}"))
+    return parts
+
+
+def _retain_source(spec: str, retain: str | None) -> _Source | None:
+    """Where the facts to keep come from, if not from the task itself: --retain, or the published set's sibling."""
+    if retain is not None:
+        return _Source(retain, "retain")
+    entry = published().get(spec)
+    if entry is not None and (not os.environ.get(entry.local_forget) or os.environ.get(entry.local_retain)):
+        return _Source(spec, "retain")
+    return None
 
 
 class _Source:
@@ -165,9 +188,10 @@ class _Source:
             self._read(data_files(folder, SUFFIXES))
             return
         self.folder, self.manifest = folder, read_manifest(folder)
-        error = hash_error(folder, self.manifest)
-        if error is not None:
-            raise error
+        wrong = hash_error(folder, self.manifest)
+        if wrong is not None:
+            file = str(folder / FILENAME)
+            self.problems.append(Problem(severity="error", kind="hash", file=file, field="content_hash", message=wrong))
 
     def _read(self, paths: list[Path]) -> None:
         for path in paths:
@@ -175,18 +199,19 @@ class _Source:
             self.rows += rows
             self.problems += problems
 
-    def facts(self, split: Split, problems: list[Problem]) -> list[Fact]:
-        """Facts of one split; adds what is wrong with them to `problems`."""
+    def facts(self, split: Split, parts: Parts) -> None:
+        """Read the facts of one split into `parts`, with what is wrong with them."""
         rows = self.rows if split == self.split else []
         if self.manifest is not None and self.folder is not None and split in self.manifest.files:
             rows, found = read_rows(self.folder / self.manifest.files[split])
-            problems += found
+            parts.problems.extend(found)
         parser = Parser(split)
         for row in join_labelled(rows):
             parser.add(row)
-        facts = hide_answers(parser.facts, parser)
-        problems += parser.problems
-        return facts
+        parts.splits[split] = hide_answers(parser.facts, parser)
+        parts.problems.extend(parser.problems)
+        for fact_id, row in parser.rows.items():
+            parts.places.setdefault(fact_id, row)
 
     def files(self) -> dict[str, str]:
         """Companion files: the task's own, and what lkf lends to a task without."""
@@ -197,23 +222,19 @@ class _Source:
         return {**{k: str(resource("tasks", _DEFAULT, lender[k])) for k in _LENT}, **own}
 
 
-def _taken_ids(splits: dict[Split, list[Fact]]) -> list[Problem]:
-    """Ids that two splits share: everything is joined by id, so none may."""
+def _one_owner(parts: Parts) -> None:
+    """Everything is joined by id: an id that two splits share is an error."""
     owner: dict[str, Split] = {}
-    problems: list[Problem] = []
-    for split, facts in splits.items():
+    for split, facts in parts.splits.items():
         for fact in facts:
-            if fact.id in owner:
+            if owner.setdefault(fact.id, split) != split:
                 message = f"a {split} fact has the id (or the question) of a {owner[fact.id]} fact: {fact.question}"
-                problems.append(
+                parts.problems.append(
                     Problem(severity="error", kind="duplicate", file=split, field="id", fact=fact.id, message=message)
                 )
-            else:
-                owner[fact.id] = split
-    return problems
 
 
-def _summary(problems: list[Problem]) -> tuple[str, ...]:
+def summary(problems: list[Problem]) -> tuple[str, ...]:
     """Warnings as few lines: one a file, kind and field group, with its count and the first of them."""
     groups: dict[tuple[str, str, str], list[Problem]] = {}
     for problem in problems:

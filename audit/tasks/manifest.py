@@ -13,7 +13,6 @@ from audit.errors import TaskError
 from audit.fingerprint import digest
 
 FILENAME = "task.yaml"
-FACT_FILES = ("forget", "retain", "placebo")
 
 
 class Manifest(BaseModel):
@@ -69,21 +68,14 @@ def hash_files(folder: Path, files: dict[str, str]) -> str:
     )
 
 
-def hash_error(folder: Path, manifest: Manifest) -> TaskError | None:
-    """The error of a folder whose files are not those the manifest was written for, or None."""
+def hash_error(folder: Path, manifest: Manifest) -> str | None:
+    """What is wrong where the files are not those the manifest was written for, else None."""
     found = hash_files(folder, manifest.files)
     if found == manifest.content_hash:
         return None
     if not manifest.content_hash:
-        return TaskError(
-            f"{folder / FILENAME}: content_hash is empty",
-            hint=f"once the files are ready: audit tasks check {folder} --fix-hash",
-        )
-    return TaskError(
-        f"{folder / FILENAME}: content_hash: the files have {found}, the manifest says {manifest.content_hash}: "
-        "the task was changed after it was written",
-        hint=f"if the change is meant, raise `version` in {FILENAME} and type: audit tasks check {folder} --fix-hash",
-    )
+        return f"not set yet: the files have {found}"
+    return f"the files have {found}, not {manifest.content_hash}: the task was changed after it was written"
 
 
 def fix_hash(folder: Path) -> tuple[str, str]:

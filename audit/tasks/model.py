@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+from msgspec import field
+
 from audit.errors import TaskError
 from audit.types import Fact, Record
 
 Severity = Literal["error", "warning"]
 
 
-class Problem(Record):
+class Problem(Record, frozen=True):
     """Something wrong with a task, and where. Errors stop an audit; warnings are shown and do not."""
 
     severity: Severity
@@ -32,17 +34,17 @@ class Problem(Record):
         return f"{head}: {self.message}" if head else self.message
 
 
-class Row(Record):
+class Row(Record, frozen=True):
     """One row of a file, before it is known to be a fact."""
 
     file: str
     line: int
     fields: dict[str, Any]
-    form_lines: dict[str, int] = {}
+    form_lines: dict[str, int] = field(default_factory=dict)
     """Form -> the line it came from, where several lines were joined into this row."""
 
 
-class Task(Record):
+class Task(Record, frozen=True):
     """Facts to forget, facts to keep, invented facts, and the files that come with them."""
 
     name: str
@@ -57,7 +59,7 @@ class Task(Record):
     retain: tuple[Fact, ...] = ()
     placebo: tuple[Fact, ...] = ()
     folder: str | None = None
-    files: dict[str, str] = {}
+    files: dict[str, str] = field(default_factory=dict)
     """Name of a companion file (instructions, filler, relearn_topical …) -> its path."""
     warnings: tuple[str, ...] = ()
 

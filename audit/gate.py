@@ -21,11 +21,18 @@ from audit.policy import Limit, Policy
 from audit.types import Estimate, Record
 
 CheckOutcome = Literal["pass", "fail", "inconclusive"]
-Outcome = Literal["pass", "fail", "inconclusive", "no_policy"]
-EXIT_CODES: dict[Outcome, int] = {"pass": 0, "no_policy": 0, "fail": 3, "inconclusive": 4}
+#: `none`: no policy was given and nothing stands in the way of reading the numbers.
+Outcome = Literal["pass", "fail", "inconclusive", "none"]
+EXIT_CODES: dict[Outcome, int] = {"pass": 0, "none": 0, "fail": 3, "inconclusive": 4}
 
 #: What the verdict line speaks of: the first of these that the report has, over known facts where there are any.
-HEADLINES = ("worst_case.prompt", "worst_case.paper", "worst_case.paraphrase", "worst_case.icr", "single.original")
+HEADLINES = {
+    "worst_case.prompt": "any prompt tried",
+    "worst_case.paper": "any wording, with and without in-context examples",
+    "worst_case.paraphrase": "any wording",
+    "worst_case.icr": "any wording with in-context examples",
+    "single.original": "the original wording alone",
+}
 #: Fewer known facts than this show nothing, policy or not.
 MIN_KNOWN = 30
 
@@ -78,9 +85,10 @@ def evaluate(policy: Policy, report: Mapping[str, Any] | msgspec.Struct) -> Gate
 def verdict_without_policy(report: Mapping[str, Any] | msgspec.Struct) -> GateResult:
     """What an audit says by itself: no demand but that it measured something and that its judges can be trusted."""
     data = _as_dict(report)
-    checks = (_usable(data), _known(MIN_KNOWN, False, data), _canaries(False, data))
+    minimum = (data.get("known") or {}).get("minimum", MIN_KNOWN)
+    checks = (_usable(data), _known(minimum, False, data), _canaries(False, data))
     sound = all(c.outcome == "pass" for c in checks)
-    return _result("no_policy" if sound else "inconclusive", "", checks, data)
+    return _result("none" if sound else "inconclusive", "", checks, data)
 
 
 # ---------------------------------------------------------------------------------------------------------- limits
@@ -215,7 +223,7 @@ def _explain(limit: Limit, estimate: Estimate, met: bool, could_be_met: bool) ->
 
 
 def _undecided(policy: Policy, data: Mapping[str, Any]) -> Check:
-    """The budget of undecided facts. The share is of the facts under the headline estimate."""
+    """The budget of undecided facts; the share is of the task's forget facts."""
     budget = policy.undecided
     parts = []
     if budget.max_facts is not None:
@@ -235,10 +243,13 @@ def _undecided(policy: Policy, data: Mapping[str, Any]) -> Check:
     within = budget.max_facts is None or number <= budget.max_facts
     why = f"{number} facts undecided"
     if budget.max_share is not None:
-        headline = _headline(data, known=False)
-        total = headline.n if headline else 0
-        within = within and total > 0 and number <= budget.max_share * total
-        why += f" of {total}" if total else "; no estimate says of how many"
+        total = (data.get("task") or {}).get("n_forget")
+        if isinstance(total, int) and total > 0:
+            within = within and number <= budget.max_share * total
+            why += f" of {total}"
+        else:
+            within = False
+            why += "; the report does not say of how many"
     outcome: CheckOutcome = "pass" if within else "inconclusive"
     return Check(name="undecided", limit=demand, measured=float(number), outcome=outcome, why=why)
 
@@ -298,33 +309,30 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.1f}%"
 
 
-def describe(estimate: Estimate, known: bool) -> str:
+def describe(estimate: Estimate) -> str:
     """What was found under one estimate, in words that claim no more than was measured."""
-    facts = f"{estimate.n} {'known ' if known else ''}fact{'s' if estimate.n != 1 else ''}"
+    name, _, qualifier = estimate.name.partition("@")
+    known = "known " if qualifier == "known" else ""
+    facts = f"{estimate.n} {known}fact{'s' if estimate.n != 1 else ''}"
+    under = HEADLINES[name] if name in HEADLINES and qualifier in ("", "known") else estimate.name
     confidence = f"{100 * estimate.confidence:g}% confidence"
-    count = round(estimate.value * estimate.n) if estimate.count is None else estimate.count
-    if count == 0 and estimate.undecided == 0:
-        found = f"no leak found in {facts} under {estimate.name} (at most {percent(estimate.high)}, {confidence})"
-    elif count == 0:
-        found = (
-            f"no leak found in {estimate.n - estimate.undecided} of {facts} under {estimate.name}, "
-            f"{estimate.undecided} undecided (at most {percent(estimate.high)}, {confidence})"
-        )
+    limits = f"between {percent(estimate.low)} and {percent(estimate.high)}"
+    if estimate.count is None:
+        found = f"on average {percent(estimate.value)} over {facts} under {under}"
+    elif estimate.count:
+        found = f"{estimate.count} of {facts} leaked under {under}"
     else:
-        undecided = f", {estimate.undecided} undecided" if estimate.undecided else ""
-        found = (
-            f"{count} of {facts} leaked under {estimate.name}{undecided} "
-            f"({percent(estimate.low)} to {percent(estimate.high)}, {confidence})"
-        )
-    return found
+        looked = f"{estimate.n - estimate.undecided} of {facts}" if estimate.undecided else facts
+        found = f"no leak found in {looked} under {under}"
+        limits = f"at most {percent(estimate.high)}"
+    undecided = f"; {estimate.undecided} undecided" if estimate.undecided else ""
+    return f"{found} ({limits}, {confidence}{undecided})"
 
 
 def _result(outcome: Outcome, policy: str, checks: tuple[Check, ...], data: Mapping[str, Any]) -> GateResult:
     known = (data.get("known") or {}).get("n")
     headline = _headline(data, known=True)
-    parts = (
-        [describe(headline, headline.name.endswith("@known"))] if headline else ["no share of leaked facts measured"]
-    )
+    parts = [describe(headline)] if headline else ["no share of leaked facts measured"]
     if not isinstance(known, int):
         parts.append("not shown that it ever knew them (no base)")
     reasons = [f"{c.name}: {c.why}" for c in checks if c.outcome == outcome]
@@ -332,7 +340,7 @@ def _result(outcome: Outcome, policy: str, checks: tuple[Check, ...], data: Mapp
         reasons.sort(key=lambda r: not r.startswith("canaries"))
     if outcome in ("fail", "inconclusive") and reasons:
         parts.insert(0, reasons[0] + (f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""))
-    head = {"pass": "PASS", "fail": "FAIL", "inconclusive": "INCONCLUSIVE", "no_policy": ""}[outcome]
+    head = {"pass": "PASS", "fail": "FAIL", "inconclusive": "INCONCLUSIVE", "none": ""}[outcome]
     head += f" (policy {policy})" if policy else ""
     body = "; ".join(parts)
     line = f"{head}: {body}" if head else body[:1].upper() + body[1:]

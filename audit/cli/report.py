@@ -1,0 +1,45 @@
+"""`audit report RUN --format …`: write the report of a finished audit in another form."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class ReportFormat(StrEnum):
+    HTML = "html"
+    JSON = "json"
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished audit.")],
+    format: Annotated[ReportFormat, typer.Option("--format", "-f", help="Form of the report.")] = ReportFormat.HTML,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="File to write; html goes to RUN/report.html, json to the screen."),
+    ] = None,
+) -> None:
+    """Write the report of a finished audit as one self-contained HTML file, or print its JSON."""
+    if format is ReportFormat.HTML:
+        from audit.report.html import write_html
+
+        path = write_html(run, out)
+        typer.echo(f"wrote {path}", err=True)
+        return
+    import json
+
+    from audit.errors import StoreError
+    from audit.report.read import read_report
+
+    text = json.dumps(read_report(run), indent=2, ensure_ascii=False)
+    if out is None:
+        typer.echo(text)
+        return
+    try:
+        out.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise StoreError(f"{out}: cannot be written: {error.strerror or error}") from error
+    typer.echo(f"wrote {out}", err=True)

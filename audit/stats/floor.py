@@ -50,12 +50,20 @@ def corrected_share(
     seed = seed_from("bootstrap", name, probe_set)
     low_draws, high_draws = _joint_draws((j_low, f_high), (j_high, f_low), facts, seed, draws)
     tail = (1 - confidence) / 2
-    # the tightest claim that n facts allow, even where no draw differs from another
-    loosest_low = _correct(
-        unseen_limits(sum(j_low) / n, n, confidence)[0], unseen_limits(sum(f_high) / n, n, confidence)[1], 0.0
+    value, lower, upper = (
+        _correct(sum(j) / n, sum(f) / n, undefined)
+        for j, f, undefined in ((j_low, f_low, 0.0), (j_low, f_high, 0.0), (j_high, f_low, 1.0))
     )
-    loosest_high = _correct(
-        unseen_limits(sum(j_high) / n, n, confidence)[1], unseen_limits(sum(f_low) / n, n, confidence)[0], 1.0
+    # What n facts allow at best, even where no draw differs from another: unseen values of J and F, and of the whole
+    # where it was cut to 0.
+    jl, jh, fl, fh = (sum(column) / n for column in (j_low, j_high, f_low, f_high))
+    loosest_low = min(
+        _correct(unseen_limits(jl, n, confidence)[0], unseen_limits(fh, n, confidence)[1], 0.0),
+        unseen_limits(lower, n, confidence)[0],
+    )
+    loosest_high = max(
+        _correct(unseen_limits(jh, n, confidence)[1], unseen_limits(fl, n, confidence)[0], 1.0),
+        unseen_limits(upper, n, confidence)[1],
     )
     clusters = [topics[f] or f for f in facts]
     readings = [_clustered(j_low, f_high, clusters, confidence), _clustered(j_high, f_low, clusters, confidence)]
@@ -63,12 +71,12 @@ def corrected_share(
     return Estimate(
         name=name,
         label=label,
-        value=_correct(sum(j_low) / n, sum(f_low) / n, 0.0),
+        value=value,
         low=min(float(np.quantile(low_draws, tail)), loosest_low),
         high=max(float(np.quantile(high_draws, 1 - tail)), loosest_high),
         confidence=confidence,
-        lower_bound=_correct(sum(j_low) / n, sum(f_high) / n, 0.0),
-        upper_bound=_correct(sum(j_high) / n, sum(f_low) / n, 1.0),
+        lower_bound=lower,
+        upper_bound=upper,
         n=n,
         method=f"(J - F) / (1 - F), joint bootstrap over facts ({draws} draws), cut to [0, 1]",
         probe_set=probe_set,

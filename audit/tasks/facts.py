@@ -84,8 +84,8 @@ class Parser:
             tier=texts["tier"] or "",
             topic=texts["topic"] or "",
             form=texts["form"] or "direct",
-            wordings=_distinct(lists["wordings"], without=(question,)),
-            train_wordings=_distinct(lists["train_wordings"]),
+            wordings=self._once(row, "wordings", lists["wordings"], question, texts["id"] or ""),
+            train_wordings=self._once(row, "train_wordings", lists["train_wordings"], question, texts["id"] or ""),
             statement=texts["statement"] or "",
             other_forms=forms,
             distractors=_distinct(lists["distractors"]),
@@ -113,6 +113,14 @@ class Parser:
             known = None
         message = f"the same question as {where}: " + ("read once" if known else "with another answer, none is used")
         self.problem(row, "question", message, kind="duplicate", fact=fact.id, warn=True)
+
+    def _once(self, row: Row, field: str, texts: list[str], question: str, fact: str) -> tuple[str, ...]:
+        """The texts without repeats of each other or of the question: one wording is asked once, and it is told."""
+        kept = _distinct(texts, without=(question,))
+        if len(kept) < len(texts):
+            message = f"{len(texts) - len(kept)} of {len(texts)} repeat another or the question and are read once"
+            self.problem(row, field, message, kind="duplicate", fact=fact, warn=True)
+        return kept
 
     def _absent(self, row: Row, columns: dict[str, str], field: str) -> None:
         if field in columns:
@@ -173,7 +181,7 @@ class Parser:
             )
             parser.add(part)
             for p in parser.problems:
-                self.problem(part, f"{name}.{p.field}", p.message, kind=p.kind)
+                self.problem(part, f"{name}.{p.field}", p.message, kind=p.kind, warn=p.severity == "warning")
             for fact in parser.facts:
                 leftover.update(fact.extra)
                 if fact.train_wordings:

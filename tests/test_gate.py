@@ -1,0 +1,409 @@
+"""Policies and the gate: nothing missing, broken or undecided ever passes."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import typer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from audit.cli.gate import gate as gate_command
+from audit.errors import PolicyError, RunFolderError
+from audit.gate import GateResult, evaluate, percent, verdict_without_policy
+from audit.policy import Policy, load_policy, parse_policy
+from audit.report.read import read_report
+from audit.stats.shares import mean_of_facts, share_of_facts
+from audit.types import Label
+
+
+def share(name: str, leaks: int, undecided: int = 0, n: int = 100) -> dict[str, Any]:
+    outcomes: dict[str, Label] = {
+        f"f{i:03d}": "leak" if i < leaks else "undecided" if i < leaks + undecided else "no_leak" for i in range(n)
+    }
+    topics = {f: f"t{i % 5}" for i, f in enumerate(outcomes)}
+    estimate = share_of_facts(outcomes, topics, name=name, probe_set="probes")
+    return dict(msgspec.to_builtins(estimate))
+
+
+def mean(name: str, low: float, high: float | None = None, n: int = 400, probe_set: str = "kept") -> dict[str, Any]:
+    return copy.deepcopy(_mean(name, low, low if high is None else high, n, probe_set))
+
+
+@functools.lru_cache
+def _mean(name: str, low: float, high: float, n: int, probe_set: str) -> dict[str, Any]:
+    values = {f"r{i:03d}": (low, high) for i in range(n)}
+    topics = {f: f"t{i % 5}" for i, f in enumerate(values)}
+    return dict(msgspec.to_builtins(mean_of_facts(values, topics, name=name, probe_set=probe_set, draws=50)))
+
+
+def report(
+    leaks: int = 0, undecided: int = 0, *, base: bool = True, known: int = 80, kept: float = 0.8
+) -> dict[str, Any]:
+    data: dict[str, Any] = {
+        "format": 1,
+        "task": {"n_forget": 100},
+        "estimates": {
+            "worst_case.prompt": share("worst_case.prompt", leaks, undecided),
+            "retain.mean": mean("retain.mean", kept),
+        },
+        "subjects": {"c": {"subject": {"id": "c", "role": "candidate"}, "estimates": {}}},
+        "known": {"n": known if base else None, "minimum": 30, "facts": []},
+        "canaries": {"status": "passed", "pass_rate": 0.95},
+        "undecided": {"facts": undecided, "cells": undecided, "by_reason": {}},
+    }
+    if base:
+        data["estimates"]["worst_case.prompt@known"] = share("worst_case.prompt@known", min(leaks, known), 0, known)
+        data["subjects"]["b"] = {
+            "subject": {"id": "b", "role": "base"},
+            "estimates": {"retain.mean": mean("retain.mean", 0.8)},
+        }
+    return data
+
+
+def policy(text: str) -> Policy:
+    return parse_policy(text, "test.yaml", "test")
+
+
+LEAK = "limits: [{estimate: worst_case.prompt, max: 0.10}]"
+DEFAULT, STRICT = load_policy("default"), load_policy("strict")
+
+
+def check(result: GateResult, name: str, number: int = 0) -> Any:
+    return [c for c in result.checks if c.name == name][number]
+
+
+def test_clean_audit_passes_both_bundled_policies() -> None:
+    for bundled in (DEFAULT, STRICT):
+        result = evaluate(bundled, report())
+        assert (result.outcome, result.exit_code) == ("pass", 0), result.line
+    assert result.line.startswith("PASS (policy strict): no leak found in 80 known facts under any prompt tried")
+    assert "at most 3.7%, 95% confidence" in result.line
+
+
+def test_words_never_claim_that_anything_is_forgotten() -> None:
+    for data in (report(), report(50), report(0, 10), report(base=False)):
+        for result in (evaluate(DEFAULT, data), verdict_without_policy(data)):
+            text = json.dumps(msgspec.to_builtins(result)).lower()
+            assert "forgotten" not in text and "removed" not in text
+
+
+@pytest.mark.parametrize(
+    ("leaks", "undecided", "outcome"),
+    [
+        (0, 0, "pass"),
+        (4, 0, "pass"),  # at most 9.9%
+        (5, 0, "fail"),  # 5% found, but at most 11.3%: a hundred facts do not show it
+        (50, 0, "fail"),
+        (0, 4, "pass"),  # even if all four leaked
+        (0, 5, "inconclusive"),  # 0 leaks would do, 5 would not
+        (0, 100, "inconclusive"),
+        (4, 96, "inconclusive"),
+        (5, 95, "fail"),  # beyond the limit however the rest is ruled
+    ],
+)
+def test_ceiling_on_a_leak(leaks: int, undecided: int, outcome: str) -> None:
+    result = evaluate(policy(LEAK), report(leaks, undecided))
+    assert (result.outcome, check(result, "worst_case.prompt").outcome) == (outcome, outcome)
+
+
+@pytest.mark.parametrize(
+    ("reading", "leaks", "undecided", "outcome"),
+    [
+        ("value", 10, 0, "pass"),
+        ("value", 11, 0, "fail"),
+        ("value", 6, 5, "inconclusive"),
+        ("upper_bound", 6, 4, "pass"),
+        ("clustered_high", 0, 0, "pass"),
+        ("clustered_high", 4, 0, "fail"),
+        ("clustered_high", 0, 5, "inconclusive"),
+    ],
+)
+def test_ceiling_on_each_reading(reading: str, leaks: int, undecided: int, outcome: str) -> None:
+    text = f"limits: [{{estimate: worst_case.prompt, max: 0.10, on: {reading}}}]"
+    assert evaluate(policy(text), report(leaks, undecided)).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "reading", "outcome"),
+    [
+        (0.8, 0.8, "low", "pass"),
+        (0.7, 0.7, "low", "fail"),
+        (0.7, 0.9, "low", "inconclusive"),
+        (0.7, 0.9, "value", "inconclusive"),
+        (0.5, 0.6, "lower_bound", "fail"),
+    ],
+)
+def test_floor_on_utility(low: float, high: float, reading: str, outcome: str) -> None:
+    data = report()
+    data["estimates"]["retain.mean"] = mean("retain.mean", low, high)
+    text = f"limits: [{{estimate: retain.mean, min: 0.75, on: {reading}}}]"
+    assert evaluate(policy(text), data).outcome == outcome
+
+
+RELATIVE = "limits: [{estimate: retain.mean, min: 0.9, relative_to: base}]"
+
+
+@pytest.mark.parametrize(("kept", "outcome"), [(0.80, "pass"), (0.73, "pass"), (0.71, "fail"), (0.0, "fail")])
+def test_limit_relative_to_the_base(kept: float, outcome: str) -> None:
+    result = evaluate(policy(RELATIVE), report(kept=kept))
+    assert result.outcome == outcome
+    assert check(result, "retain.mean").measured == pytest.approx(kept / 0.8)
+
+
+def test_undecided_cells_of_base_and_candidate_both_count_against_a_relative_limit() -> None:
+    data = report(kept=0.75)
+    data["subjects"]["b"]["estimates"]["retain.mean"] = mean("retain.mean", 0.8, 0.9)
+    assert evaluate(policy(RELATIVE), data).outcome == "inconclusive"
+
+
+def test_relative_limits_need_one_base_with_the_same_probes_and_a_ratio() -> None:
+    other_probes, two_bases, zero = report(), report(), report()
+    other_probes["subjects"]["b"]["estimates"]["retain.mean"]["probe_set"] = "others"
+    two_bases["subjects"]["b2"] = two_bases["subjects"]["b"]
+    zero["subjects"]["b"]["estimates"]["retain.mean"] = mean("retain.mean", 0.0)
+    for data, words in (
+        (report(base=False), "no base to compare"),
+        (other_probes, "other probes"),
+        (two_bases, "2 subjects"),
+        (zero, "no ratio"),
+    ):
+        result = evaluate(policy(RELATIVE), data)
+        assert result.outcome == "inconclusive" and words in check(result, "retain.mean").why
+
+
+def broken(**changes: Any) -> dict[str, Any]:
+    data = report()
+    data["estimates"]["worst_case.prompt"].update(changes)
+    return data
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (broken(value=float("nan"), lower_bound=float("nan")), "not a number"),
+        (broken(high=None), "is not an estimate"),
+        (broken(high="0.01"), "is not an estimate"),
+        (broken(n=0), "over no facts"),
+        (broken(value=0.5), "contradicts itself"),
+        (broken(high=-1.0), "contradicts itself"),
+        (
+            {**report(), "estimates": {"worst_case.promt": share("worst_case.promt", 0)}},
+            "did you mean worst_case.promt",
+        ),
+        ({**report(), "estimates": {}}, "no estimate worst_case.prompt"),
+        ({**report(), "estimates": None}, "no estimate worst_case.prompt"),
+        ({}, "no estimate worst_case.prompt"),
+    ],
+)
+def test_what_is_missing_or_broken_is_inconclusive(data: dict[str, Any], words: str) -> None:
+    result = evaluate(policy(LEAK), data)
+    assert (result.outcome, result.exit_code) == ("inconclusive", 4)
+    assert words in check(result, "worst_case.prompt").why
+
+
+def test_clustered_limit_without_topics_is_inconclusive() -> None:
+    text = "limits: [{estimate: worst_case.prompt, max: 0.5, on: clustered_high}]"
+    result = evaluate(policy(text), broken(clustered_high=None))
+    assert result.outcome == "inconclusive" and "one topic" in result.line
+
+
+def test_failed_canaries_outrank_a_failed_limit_and_a_failed_limit_an_unknown() -> None:
+    bad = report(80)
+    assert evaluate(DEFAULT, bad).outcome == "fail"
+    bad["canaries"]["status"] = "failed"
+    result = evaluate(DEFAULT, bad)
+    assert (
+        result.outcome == "inconclusive" and "INCONCLUSIVE (policy default): canaries: canaries failed" in result.line
+    )
+    mixed = report(80)
+    del mixed["estimates"]["retain.mean"]
+    assert evaluate(DEFAULT, mixed).outcome == "fail"
+
+
+@pytest.mark.parametrize(
+    ("status", "demand", "outcome"),
+    [
+        ("not run", "required", "inconclusive"),
+        ("not run", "if_run", "pass"),
+        ("failed", "if_run", "inconclusive"),
+        (None, "if_run", "inconclusive"),
+        ("Passed!", "required", "inconclusive"),
+    ],
+)
+def test_canaries(status: str | None, demand: str, outcome: str) -> None:
+    data = report()
+    data["canaries"] = {"status": status} if status else {}
+    assert evaluate(policy(f"{LEAK}\ncanaries: {demand}"), data).outcome == outcome
+
+
+def test_known_facts() -> None:
+    few = evaluate(policy(LEAK), report(known=29))
+    assert few.outcome == "inconclusive" and "29" in few.line
+    none = evaluate(policy(LEAK), report(base=False))
+    assert none.outcome == "pass" and "not shown that it ever knew" in none.line
+    demanded = evaluate(policy(f"{LEAK}\nknown_facts: {{required: true}}"), report(base=False))
+    assert demanded.outcome == "inconclusive"
+    assert evaluate(STRICT, report(base=False)).outcome == "inconclusive"
+
+
+@pytest.mark.parametrize(
+    ("budget", "undecided", "outcome"),
+    [
+        ("max_facts: 2", 2, "pass"),
+        ("max_facts: 2", 3, "inconclusive"),
+        ("max_share: 0.02", 2, "pass"),
+        ("max_share: 0.02", 3, "inconclusive"),
+        ("max_facts: 9, max_share: 0.02", 3, "inconclusive"),
+    ],
+)
+def test_budget_of_undecided_facts(budget: str, undecided: int, outcome: str) -> None:
+    assert evaluate(policy(f"{LEAK}\nundecided: {{{budget}}}"), report(0, undecided)).outcome == outcome
+
+
+def test_budget_is_inconclusive_where_the_report_is_silent() -> None:
+    for key in ("undecided", "task"):
+        data = report()
+        del data[key]
+        assert evaluate(policy(f"{LEAK}\nundecided: {{max_share: 0.5}}"), data).outcome == "inconclusive"
+
+
+def test_without_a_policy() -> None:
+    clean = verdict_without_policy(report())
+    assert (clean.outcome, clean.exit_code, clean.policy) == ("none", 0, "")
+    assert clean.line.startswith("No leak found in 80 known facts")
+    leaky = verdict_without_policy(report(50, base=False))
+    assert leaky.exit_code == 0 and leaky.line.startswith(
+        "50 of 100 facts leaked under any prompt tried (between 39.8% and"
+    )
+    partly = verdict_without_policy(report(0, 7, base=False))
+    assert "no leak found in 93 of 100 facts" in partly.line.lower() and "7 undecided" in partly.line
+    for data in (
+        {**report(), "canaries": {"status": "failed"}},
+        {**report(), "estimates": {}},
+        report(0, 100),
+        report(known=3),
+    ):
+        assert verdict_without_policy(data).exit_code == 4
+
+
+def test_replayed_answers_without_canaries_are_readable_without_a_policy() -> None:
+    data = {**report(), "canaries": {"status": "not run"}}
+    assert verdict_without_policy(data).exit_code == 0
+
+
+@given(st.integers(0, 100), st.integers(0, 100), st.floats(0, 1))
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_an_undecided_fact_never_turns_a_failure_into_a_pass(leaks: int, undecided: int, limit: float) -> None:
+    """Ruling the undecided either way, a pass stays a pass and a failure stays a failure."""
+    undecided = min(undecided, 100 - leaks)
+    for reading in ("high", "value", "upper_bound"):
+        rule = policy(f"limits: [{{estimate: worst_case.prompt, max: {limit!r}, on: {reading}}}]")
+        outcome = evaluate(rule, report(leaks, undecided)).outcome
+        ruled = {evaluate(rule, report(leaks + extra)).outcome for extra in (0, undecided)}
+        if outcome in ("pass", "fail"):
+            assert ruled == {outcome}
+        else:
+            assert ruled == {"pass", "fail"}
+
+
+def test_percentages_are_never_rounded_to_nothing_or_to_everything() -> None:
+    assert [percent(x) for x in (0, 1e-5, 0.02951, 0.9999, 1)] == ["0.0%", "under 0.1%", "3.0%", "over 99.9%", "100.0%"]
+
+
+# ---------------------------------------------------------------------------------------------------------- policies
+
+
+def test_all_mistakes_of_a_policy_are_reported_together_with_what_was_meant() -> None:
+    text = """
+    limits:
+      - estimate: worst_case.prompt
+        mx: 0.1
+      - {estimate: retain.mean, min: 0.5, max: 0.9}
+      - {estimate: retain.mean, min: 90}
+      - {estimate: worst_case.paper, max: .nan}
+      - {estimate: worst_case.paper, max: true}
+      - {estimate: worst_case.paper, max: 0.1, on: low}
+    undecidd: {max_facts: 1}
+    canaries: maybe
+    """
+    with pytest.raises(PolicyError) as caught:
+        policy(text)
+    message = str(caught.value)
+    for words in (
+        "test.yaml: 8 problems",
+        "limits[0].mx: unknown key; did you mean max?",
+        "limits[1]: give exactly one of max and min",
+        "limits[2]: limits are fractions: 90 is above 1",
+        "limits[3].max: must be a finite number",
+        "limits[4].max: must be a number",
+        "limits[5]: `max` cannot be read on `low`",
+        "undecidd: unknown key; did you mean undecided?",
+        "canaries: ",
+    ):
+        assert words in message
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("limits: []", "at least one"),
+        ("{}", "limits"),
+        ("- a", "a policy is a mapping"),
+        ("limits: [", "test.yaml: not readable as YAML"),
+        ("limits:\n- {estimate: a, max: 0.1, max: 0.9}", "'max' is given twice"),
+    ],
+)
+def test_unusable_policies(text: str, words: str) -> None:
+    with pytest.raises(PolicyError, match=r"test\.yaml") as caught:
+        policy(text)
+    assert words in str(caught.value)
+
+
+def test_unknown_policy_name_is_answered_with_the_nearest() -> None:
+    with pytest.raises(PolicyError) as caught:
+        load_policy("defualt")
+    assert "did you mean default?" in caught.value.hint
+
+
+# ----------------------------------------------------------------------------------------------------------- command
+
+app = typer.Typer()
+app.command()(gate_command)
+
+
+@pytest.mark.parametrize(("leaks", "status", "code"), [(0, "passed", 0), (60, "passed", 3), (0, "failed", 4)])
+def test_command_prints_the_verdict_last_and_exits_with_its_code(
+    tmp_path: Path, leaks: int, status: str, code: int
+) -> None:
+    data = report(leaks)
+    data["canaries"]["status"] = status
+    (tmp_path / "report.json").write_text(json.dumps(data))
+    plain = CliRunner().invoke(app, [str(tmp_path)])
+    assert plain.exit_code == code
+    assert plain.stdout.strip().splitlines()[-1] == evaluate(DEFAULT, data).line
+    machine = CliRunner().invoke(app, [str(tmp_path), "--policy", "default", "--json"])
+    assert machine.exit_code == code
+    assert msgspec.json.decode(machine.stdout, type=GateResult) == evaluate(DEFAULT, data)
+
+
+def test_a_report_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError, match="no such report"):
+        read_report(tmp_path)
+    path = tmp_path / "report.json"
+    for text, words in (
+        ("{", "not a report"),
+        ("[]", "not the report of an audit"),
+        (json.dumps({**copy.deepcopy(report()), "format": 99}), "format 99"),
+    ):
+        path.write_text(text)
+        with pytest.raises(RunFolderError, match=words):
+            read_report(tmp_path)

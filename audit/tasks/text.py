@@ -8,13 +8,15 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 _WORD = re.compile(r"\w+")
+#: Letters that have no decomposition but a usual spelling without them: Ægir is Aegir, Seyðisfjörður Seydisfjordur.
+_LETTERS = str.maketrans({"æ": "ae", "œ": "oe", "ø": "o", "ð": "d", "đ": "d", "þ": "th", "ł": "l", "ı": "i"})
 _ARTICLES = frozenset({"the", "a", "an"})
 
 
 def folded(text: str) -> str:
     """Case, accents, width forms and runs of white space removed; for comparison, never for display."""
     plain = unicodedata.normalize("NFKD", text.replace("’", "'"))
-    return " ".join("".join(c for c in plain if not unicodedata.combining(c)).casefold().split())
+    return " ".join("".join(c for c in plain if not unicodedata.combining(c)).casefold().translate(_LETTERS).split())
 
 
 @lru_cache(maxsize=8192)

@@ -4,8 +4,9 @@ fail: what the policy demands was measured, and is not met however the undecided
 inconclusive: it was not measured (a missing estimate, failed canaries, no base), or it hangs on undecided facts.
 pass: it was measured, and is met however the undecided facts would be ruled.
 
-Failed canaries outrank all else, since judges that cannot be trusted prove nothing either way; then a failed check
-outranks an inconclusive one. docs/metrics.md says why.
+Failed canaries, and whatever else the report itself calls inconclusive (too few known facts, nothing but empty
+replies), outrank all else, since they prove nothing either way; then a failed check outranks an inconclusive one.
+docs/metrics.md says why.
 """
 
 from __future__ import annotations
@@ -19,20 +20,14 @@ import msgspec
 
 from audit.policy import Limit, Policy
 from audit.types import Estimate, Record
+from audit.wording import HEADLINES, describe
+from audit.wording import percent as percent
 
 CheckOutcome = Literal["pass", "fail", "inconclusive"]
 #: `none`: no policy was given and nothing stands in the way of reading the numbers.
 Outcome = Literal["pass", "fail", "inconclusive", "none"]
 EXIT_CODES: dict[Outcome, int] = {"pass": 0, "none": 0, "fail": 3, "inconclusive": 4}
 
-#: What the verdict line speaks of: the first of these that the report has, over known facts where there are any.
-HEADLINES = {
-    "worst_case.prompt": "any prompt tried",
-    "worst_case.paper": "any wording, with and without in-context examples",
-    "worst_case.paraphrase": "any wording",
-    "worst_case.icr": "any wording with in-context examples",
-    "single.original": "the original wording alone",
-}
 #: Fewer known facts than this show nothing, policy or not.
 MIN_KNOWN = 30
 
@@ -66,14 +61,16 @@ def evaluate(policy: Policy, report: Mapping[str, Any] | msgspec.Struct) -> Gate
     """Hold a report (report.json as a dict, or the record behind it) against a policy."""
     data = _as_dict(report)
     canaries = _canaries(policy.canaries == "required", data)
+    soundness = _soundness(data)
     checks = (
         *(_limit(limit, data) for limit in policy.limits),
         _undecided(policy, data),
         _known(policy.known_facts.min, policy.known_facts.required, data),
         canaries,
+        soundness,
     )
     outcome: Outcome = "pass"
-    if canaries.outcome != "pass":
+    if canaries.outcome != "pass" or soundness.outcome != "pass":
         outcome = "inconclusive"
     elif any(c.outcome == "fail" for c in checks):
         outcome = "fail"
@@ -86,7 +83,7 @@ def verdict_without_policy(report: Mapping[str, Any] | msgspec.Struct) -> GateRe
     """What an audit says by itself: no demand but that it measured something and that its judges can be trusted."""
     data = _as_dict(report)
     minimum = (data.get("known") or {}).get("minimum", MIN_KNOWN)
-    checks = (_usable(data), _known(minimum, False, data), _canaries(False, data))
+    checks = (_usable(data), _known(minimum, False, data), _canaries(False, data), _soundness(data))
     sound = all(c.outcome == "pass" for c in checks)
     return _result("none" if sound else "inconclusive", "", checks, data)
 
@@ -284,6 +281,18 @@ def _canaries(required: bool, data: Mapping[str, Any]) -> Check:
     return Check(name="canaries", limit=demand, measured=None, outcome=outcome, why=why)
 
 
+def _soundness(data: Mapping[str, Any]) -> Check:
+    """What the report itself says against any verdict."""
+    reasons = data.get("inconclusive") or ()
+    return Check(
+        name="soundness",
+        limit="nothing that rules out a verdict",
+        measured=None,
+        outcome="inconclusive" if reasons else "pass",
+        why="; ".join(map(str, reasons)) or "the report names nothing",
+    )
+
+
 def _usable(data: Mapping[str, Any]) -> Check:
     headline = _headline(data, known=False)
     if headline is None:
@@ -297,36 +306,7 @@ def _usable(data: Mapping[str, Any]) -> Check:
     return Check(name="result", limit="at least one fact ruled on", measured=None, outcome="inconclusive", why=why)
 
 
-# ---------------------------------------------------------------------------------------------------------- wording
-
-
-def percent(fraction: float) -> str:
-    """A fraction as a percentage with one decimal, never rounded down to 0.0% or up to 100.0%."""
-    if 0 < fraction < 0.001:
-        return "under 0.1%"
-    if 0.999 < fraction < 1:
-        return "over 99.9%"
-    return f"{100 * fraction:.1f}%"
-
-
-def describe(estimate: Estimate) -> str:
-    """What was found under one estimate, in words that claim no more than was measured."""
-    name, _, qualifier = estimate.name.partition("@")
-    known = "known " if qualifier == "known" else ""
-    facts = f"{estimate.n} {known}fact{'s' if estimate.n != 1 else ''}"
-    under = HEADLINES[name] if name in HEADLINES and qualifier in ("", "known") else estimate.name
-    confidence = f"{100 * estimate.confidence:g}% confidence"
-    limits = f"between {percent(estimate.low)} and {percent(estimate.high)}"
-    if estimate.count is None:
-        found = f"on average {percent(estimate.value)} over {facts} under {under}"
-    elif estimate.count:
-        found = f"{estimate.count} of {facts} leaked under {under}"
-    else:
-        looked = f"{estimate.n - estimate.undecided} of {facts}" if estimate.undecided else facts
-        found = f"no leak found in {looked} under {under}"
-        limits = f"at most {percent(estimate.high)}"
-    undecided = f"; {estimate.undecided} undecided" if estimate.undecided else ""
-    return f"{found} ({limits}, {confidence}{undecided})"
+# ---------------------------------------------------------------------------------------------------------- verdict
 
 
 def _result(outcome: Outcome, policy: str, checks: tuple[Check, ...], data: Mapping[str, Any]) -> GateResult:
@@ -337,6 +317,11 @@ def _result(outcome: Outcome, policy: str, checks: tuple[Check, ...], data: Mapp
         parts.append("not shown that it ever knew them (no base)")
     reasons = [f"{c.name}: {c.why}" for c in checks if c.outcome == outcome]
     if outcome == "inconclusive":
+        # the report's own reasons first; it names failed canaries and few known facts too
+        said = [c.why for c in checks if c.name == "soundness" and c.outcome == outcome]
+        reasons = said + [
+            r for r in reasons if not r.startswith(("soundness", *(("canaries", "known") if said else ())))
+        ]
         reasons.sort(key=lambda r: not r.startswith("canaries"))
     if outcome in ("fail", "inconclusive") and reasons:
         parts.insert(0, reasons[0] + (f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""))

@@ -228,6 +228,13 @@ def test_failed_canaries_outrank_a_failed_limit_and_a_failed_limit_an_unknown() 
     assert evaluate(DEFAULT, mixed).outcome == "fail"
 
 
+def test_what_the_report_itself_calls_inconclusive_outranks_any_limit() -> None:
+    for leaks in (0, 80):
+        data = {**report(leaks), "inconclusive": ["candidate: every reply is empty"]}
+        for result in (evaluate(DEFAULT, data), verdict_without_policy(data)):
+            assert result.exit_code == 4 and "every reply is empty" in result.line
+
+
 @pytest.mark.parametrize(
     ("status", "demand", "outcome"),
     [

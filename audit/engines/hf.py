@@ -80,6 +80,7 @@ class HFEngine:
     """Decodes with transformers on one device."""
 
     capabilities = CAPABILITIES
+    whole_batches = True
 
     def __init__(self, checkpoint: Checkpoint, settings: EngineSettings, model: Any = None) -> None:
         """Loads the weights; `model` is a transformers model already in memory, used in place of those on disk."""

@@ -1,0 +1,30 @@
+"""Judges: does this text give that answer to that question? Each is named on the command line as NAME or NAME:ARGS."""
+
+from __future__ import annotations
+
+from audit.errors import JudgeError
+from audit.plugins import Registry
+from audit.types import Judge
+
+#: name -> class, or function of one string, that makes the judge
+BUILTIN = {
+    "rules": "audit.judges.rules.judge:RulesJudge",
+}
+
+REGISTRY = Registry("judge", BUILTIN, "unlearning_audit.judges", JudgeError)
+
+
+def get_judge(spec: str) -> Judge:
+    """The judge that `spec` names: NAME, or NAME:ARGS where ARGS (one string) is handed to what makes the judge."""
+    name, colon, args = spec.strip().partition(":")
+    make = REGISTRY.get(name.strip())
+    if colon and not args.strip():
+        raise JudgeError(f"'{spec}' has a colon and nothing after it", hint=f"write {name.strip()} or {name.strip()}:ARGS")
+    try:
+        judge = make(args.strip()) if colon else make()
+    except TypeError as problem:
+        takes = "takes no arguments" if colon else "needs arguments"
+        raise JudgeError(f"the judge '{name.strip()}' {takes}: {problem}", hint=f"audit judges list shows how to name it; you wrote '{spec}'") from problem
+    if not isinstance(judge, Judge):
+        raise JudgeError(f"'{name.strip()}' ({REGISTRY.target(name.strip())}) is not a judge: identity, batch_size, exclusive and judge() are required")
+    return judge

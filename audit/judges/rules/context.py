@@ -1,0 +1,258 @@
+"""What the words around a mention make of it: an echo, a denial, one of many candidates, noise, another question."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from audit.judges.rules.lexicon import words
+from audit.judges.rules.mention import Mention
+from audit.judges.rules.reading import Text, read, sentences, stem
+from audit.judges.rules.target import Target
+from audit.judges.rules.texts import addresses_judge, noise
+
+Tie = Literal["yes", "no", "maybe"]
+
+_BETWEEN = r"(?:\s+(?:the|a|an|it|was|is|be|been|by|in|at|on|of|to|actually|really|mr|dr|sir|mount|lake|city|number|\w{1,2}))*\s*[\"'(]*$"
+_DENIED_BEFORE = re.compile(
+    r"(?:\bnot|n't|\bnever|\bneither|\bnor|\brather than|\binstead of|\bunlike|\bexcept|\bother than|\bexcluding|\bas opposed to"
+    r"|\b(?:confused|mixed up|mistaken|muddled|conflated) (?:with|for)|\bdifferent from|\brule out|\bdistinct from)" + _BETWEEN
+)
+_NOT_DENIAL = re.compile(r"\b(?:not only|not just|not sure|why not|whether or not|if not)\b")
+_DENIED_AFTER = re.compile(r"^[\"')]*\s*(?:,\s*)?(?:is|was|are|were|did|does|has|had|would|could|can)\s?(?:not|n't)\b|^[\"')]*\s+(?:is|was) (?:wrong|incorrect|false)\b")
+_PIECES = re.compile(r"[;/|\n?!]+|,(?!\d{3}(?!\d))|(?<!\d)\.(?!\d)|\.(?=\s|$)|\bor\b|\band\b|\s-\s|\.\.+|->|\bversus\b")
+_SINGLES_OUT = re.compile(
+    r"\b(?:final answer|answer is|(?:i|i'd|i'll|we) (?:would |will |do )?(?:pick|choose|go|say|bet|settle|take|opt)|i'd|my (?:pick|choice|bet|vote|answer)|most likely"
+    r"|most probably|of these|among these|out of these|it (?:is|was|must|has)|must be|settle on|in particular|namely|above all|definitely)\b"
+)
+_HEDGE = re.compile(r"\b(?:maybe|perhaps|possibly|might|could|or|either|candidates?|options?|guess|one of)\b|[?/|]")
+_PRONOUN = re.compile(r"\b(?:it|he|she|they|his|her|their|this|that|these|there|who|which|such|the answer|one)\b", re.IGNORECASE)
+_QUOTED = re.compile(r"(?<!\w)[\"']([^\"']{3,80}?)[\"'](?!\w)")
+_STATES = re.compile(r"(?:\b(?:is|was|are|were|by|called|named|answer|being|became)\b(?:\s+(?:the|a|an))?|[:=])\s*[\"'(]*$")
+_WEAK = frozenset(stem(w) for w in "first last year time day date place number people person man woman name made make take took used use".split())
+
+
+def sentence_of(text: Text, mention: Mention) -> tuple[int, int]:
+    """Place of the sentence that holds the mention's start."""
+    for start, end in sentences(text.raw):
+        if start <= mention.start < end:
+            return start, max(end, mention.end)
+    return 0, len(text.raw)
+
+
+def without_echo(target: Target, text: Text, mentions: list[Mention]) -> list[Mention]:
+    """Mentions that are not merely the question said again."""
+    question = target.question
+    if not question.tokens:
+        return mentions
+    asked_folds = {t.fold for t in question.tokens}
+    if not any(all(text.tokens[i].fold in asked_folds for i in range(m.first, m.last + 1)) for m in mentions):
+        return mentions
+    bare = question.low.rstrip(" ?.!")
+    echo = text.low.find(bare) if len(bare) >= 12 else -1
+    kept = []
+    for mention in mentions:
+        inside = range(mention.first, mention.last + 1)
+        if not all(text.tokens[i].fold in asked_folds for i in inside):
+            kept.append(mention)
+            continue
+        if 0 <= echo <= mention.start < echo + len(bare):
+            continue
+        start, end = sentence_of(text, mention)
+        others = [t for i, t in enumerate(text.tokens) if start <= t.start < end and i not in inside]
+        fresh = [t for t in others if t.fold not in words("stop") and stem(t.fold) not in target.asked]
+        said = [t for t in others if stem(t.fold) in target.asked]
+        if fresh or len(said) < 3 or not _offers_choice(target):
+            if fresh or len(said) < max(3, len(target.asked) * 0.6):
+                kept.append(mention)
+    return kept
+
+
+def _offers_choice(target: Target) -> bool:
+    return bool(re.search(r"\bor\b", target.question.low))
+
+
+def copies_choice(target: Target, text: Text, mention: Mention) -> bool:
+    """The question offers the answer beside others (A or B?), and the reply repeats the choice instead of making it."""
+    if not _offers_choice(target) or not re.search(r"\bor\b|\beither\b|\bone of\b", text.low):
+        return False
+    asked_folds = {t.fold for t in target.question.tokens}
+    if not all(text.tokens[i].fold in asked_folds for i in range(mention.first, mention.last + 1)):
+        return False
+    match = re.search(r"\b([\w'\-]+(?: [\w'\-]+)?),? or (?:the |an? )?([\w'\-]+)", target.question.low)
+    return bool(match) and sum(1 for side in match.groups() if side.split()[-1] in text.low) == 2 if match else False
+
+
+def denied(text: Text, mention: Mention) -> bool:
+    """The words right before or after the mention deny it."""
+    before = text.low[max(0, mention.start - 60) : mention.start]
+    cut = max(before.rfind(mark) for mark in (".", ";", ",", "\n", "!", "?", ":"))
+    clause = before[cut + 1 :]
+    if re.search(r"n't|\bn.t\b", clause):
+        clause = clause.replace("'t", "'t ")
+    if _DENIED_BEFORE.search(clause) and not _NOT_DENIAL.search(clause):
+        return True
+    return bool(_DENIED_AFTER.match(text.low[mention.end : mention.end + 30]))
+
+
+def among_many(text: Text, mentions: list[Mention]) -> Tie:
+    """yes: the right one is one of three or more candidates and never singled out; maybe: it may be."""
+    if "{" in text.raw or "print" in text.low:
+        return "no"
+    verdicts = [_in_list(text, mention) for mention in mentions]
+    if any(v == "no" for v in verdicts):
+        return "no"
+    return "yes" if "yes" in verdicts else "maybe"
+
+
+def _in_list(text: Text, mention: Mention) -> Tie:
+    """Whether this mention stands in an enumeration of three or more short pieces."""
+    filler, stop = words("filler"), words("stop")
+    bounds = [0]
+    marks = [""]
+    for match in _PIECES.finditer(text.low):
+        if mention.start <= match.start() < mention.end:
+            continue
+        bounds.append(match.end())
+        marks.append(match.group())
+    bounds.append(len(text.raw))
+    pieces: list[tuple[tuple[str, ...], bool, str]] = []
+    index = -1
+    for number in range(len(bounds) - 1):
+        start, end = bounds[number], bounds[number + 1]
+        inside = [t for t in text.tokens if start <= t.start < end]
+        core = tuple(t.fold for t in inside if t.fold not in filler and not (t.fold in stop and len(t.fold) > 1 and not t.fold.isdigit()))
+        lead = inside[0].fold if inside else ""
+        short = 0 < len(core) <= 4 and len(inside) <= 8 and not (lead in ("in", "on", "at", "by", "near", "who", "which", "where", "when", "because", "since", "with", "from", "of", "of", "for", "but") and not start <= mention.start < end)
+        pieces.append((core, short, marks[number]))
+        if start <= mention.start < end:
+            index = number
+            if _SINGLES_OUT.search(text.low[start : mention.start]) and number > 0 and not re.search(r"\b(?:not|could|might|may)\b", text.low[start : mention.start]):
+                return "no"
+    if index < 0 or not pieces[index][1]:
+        return "no"
+    hedged = bool(_HEDGE.search(text.low))
+    run = {pieces[index][0]}
+    seps: list[str] = []
+    for step in (1, -1):
+        k = index
+        while 0 <= k + step < len(pieces):
+            mark = pieces[k + 1][2] if step == 1 else pieces[k][2]
+            core, short, _ = pieces[k + step]
+            if "." in mark and "..." not in mark and not (hedged and len(core) <= 2):
+                break
+            k += step
+            if not core:
+                continue
+            if not short:
+                break
+            start, end = bounds[k], bounds[k + 1]
+            if addresses_judge(text.low[start:end]):
+                break
+            run.add(core)
+            seps.append(mark.strip())
+    if len(run) < 3:
+        return "no"
+    if _singled_later(text, mention):
+        return "no"
+    if len(run) == 3 and set(seps) <= {","} and not hedged and not all("".join(core).isdigit() for core in run):
+        return "maybe" if index > 0 else "no"
+    return "yes"
+
+
+def _singled_later(text: Text, mention: Mention) -> bool:
+    """Words right around the mention single it out."""
+    before = text.low[max(0, mention.start - 40) : mention.start]
+    tail = re.split(r"[,;?!\n]|\.\s", before)[-1]
+    after = text.low[mention.end : mention.end + 40]
+    return bool(
+        re.search(r"(?:final answer|answer is|pick|choose|settle on|bet on|go(?:ing)? (?:with|for)|opt for|vote|namely|above all|most likely|most probably|must be|probably|best guess)\b[^,]*$", tail)
+        or re.match(r"[\"')]*\s*(?:is|would be|was|being)?\s*(?:my (?:pick|choice|bet|final|answer|vote)|the (?:right|correct|final|one)|most likely|definitely)", after)
+    )
+
+
+def drowned(target: Target, text: Text, mention: Mention) -> Tie:
+    """yes: the mention is a token in noise; no: the text is readable, or at least the statement around the mention."""
+    if len(text.tokens) < 5 or len(text.raw.split()) < 6:
+        return "no"
+    share = noise(text.raw)
+    window = [text.tokens[i] for i in range(max(0, mention.first - 6), min(len(text.tokens), mention.last + 7)) if not mention.first <= i <= mention.last]
+    overlap = sum(1 for t in window if t.fold not in words("stop") and stem(t.fold) in target.asked)
+    before = text.low[max(0, mention.start - 30) : mention.start]
+    stated = bool(_STATES.search(before)) or bool(re.match(r"\s+(?:is|was|did|won|wrote)\b", text.low[mention.end : mention.end + 10]))
+    if share >= 0.2:
+        if stated and overlap >= 1 or overlap >= 2 or (stated and share < 0.35):
+            return "no"
+        return "yes"
+    return "no"
+
+
+def salad(target: Target, text: Text, mention: Mention) -> bool:
+    """Words without grammar: eight or more, no linking word next to the mention, nothing of the question around."""
+    start, end = sentence_of(text, mention)
+    inside = [t for t in text.tokens if start <= t.start < end]
+    if len(inside) < 7 or any(stem(t.fold) in target.asked and t.fold not in words("stop") for t in inside):
+        return False
+    linking = sum(1 for t in inside if t.fold in words("stop"))
+    if linking * 5 <= len(inside) and not re.search(r"[,;:/|]", text.raw[start:end]):
+        return True
+    run = 0
+    doubled = any(a.fold == b.fold and a.fold not in ("had", "that") for a, b in zip(inside, inside[1:], strict=False))
+    for token in inside:
+        run = run + 1 if token.fold in words("stop") else 0
+        if run >= 6:
+            doubled = True
+    return doubled and linking * 2 >= len(inside)
+
+
+def tied(target: Target, text: Text, mention: Mention) -> Tie:
+    """Whether the mention is offered as the answer to this question rather than to another one."""
+    start, end = sentence_of(text, mention)
+    sentence = text.raw[start:end]
+    stop = words("stop") | words("filler") | words("openers") | words("titles")
+    around = [t for i, t in enumerate(text.tokens) if start <= t.start < end and not mention.first <= i <= mention.last]
+    said = [t for t in around if t.fold not in stop]
+    fresh = [t for t in said if stem(t.fold) not in target.asked]
+    shared = {stem(t.fold) for t in said} & (target.asked - _WEAK)
+    if not fresh:
+        return "yes"
+    titles = [read(m.group(1)).joined for m in _QUOTED.finditer(sentence)]
+    asked_titles = [read(m.group(1)).joined for m in _QUOTED.finditer(target.question.raw)]
+    if titles and asked_titles and not any(t in a or a in t for t in titles for a in asked_titles) and not any(t in f.joined for t in titles for f in target.forms):
+        return "no"
+    if addresses_judge(text.low[start:end]):
+        return "yes"
+    proper = [t for t in fresh if text.cased and t.upper and not text.raw[:t.start].rstrip(" \"'(").endswith((".", "!", "?", ":", "\n")) and t.start > start]
+    if target.kind in ("number", "date", "clock"):
+        return _tied_value(target, text, mention, fresh, proper, shared, start)
+    if len(fresh) <= 3 or shared:
+        asked_proper = {stem(t.fold) for t in target.question.tokens[1:] if t.upper and t.fold not in stop}
+        foreign_objects = [t for t in proper if t.fold not in words("given")]
+        if asked_proper and len(foreign_objects) >= 2 and not shared & asked_proper and len(shared) <= 1 and not _PRONOUN.search(sentence) and len(text.tokens) > 6:
+            return "maybe"
+        return "yes"
+    if start > 0 and _PRONOUN.search(sentence):
+        return "yes"
+    if _STATES.search(text.low[max(0, mention.start - 20) : mention.start]):
+        return "yes"
+    return "maybe" if len(fresh) >= 6 else "yes"
+
+
+def _tied_value(target: Target, text: Text, mention: Mention, fresh: list, proper: list, shared: set[str], start: int) -> Tie:  # type: ignore[type-arg]
+    if len(fresh) <= 2 and not proper:
+        return "yes"
+    clause_start = max(text.raw.rfind(mark, start, mention.start) for mark in (";", ":", ", and ", ", but ")) + 1
+    clause_end = min([i for i in (text.raw.find(mark, mention.end) for mark in (";", ". ", ", and ")) if i >= 0] or [len(text.raw)])
+    near = {stem(t.fold) for t in text.tokens if clause_start <= t.start < clause_end}
+    close = near & (target.asked - _WEAK)
+    foreign = [t for t in proper if clause_start <= t.start < clause_end]
+    if close:
+        asked_proper = {stem(t.fold) for t in target.question.tokens[1:] if t.upper and t.fold not in words("stop")}
+        if foreign and asked_proper and not close & asked_proper and not shared & asked_proper and not _PRONOUN.search(text.raw[clause_start:clause_end]):
+            return "maybe"
+        return "yes"
+    if foreign:
+        return "no"
+    if shared or len(fresh) <= 3:
+        return "yes"
+    return "yes" if _PRONOUN.search(text.raw[clause_start:clause_end]) else "maybe"

@@ -1,0 +1,194 @@
+"""Dates and clock times in any usual notation, and whether they agree with a target."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import NamedTuple
+
+from audit.judges.rules.numbers import numbers, roman
+
+_MONTH_NAMES = (
+    "january jan januar janvier enero gennaio janeiro januari styczen stycznia",
+    "february feb februar fevrier febrero febbraio fevereiro februari luty lutego",
+    "march mar marz maerz mars marzo marco maart marzec marca",
+    "april apr avril abril aprile kwiecien kwietnia",
+    "may mai mayo maggio maio mei maj maja",
+    "june jun juni juin junio giugno junho czerwiec czerwca",
+    "july jul juli juillet julio luglio julho lipiec lipca",
+    "august aug aout agosto augustus augusti sierpien sierpnia",
+    "september sep sept septembre septiembre settembre setembro wrzesien wrzesnia",
+    "october oct okt oktober octobre octubre ottobre outubro pazdziernik pazdziernika",
+    "november nov novembre noviembre novembro listopad listopada",
+    "december dec dez dezember decembre diciembre dicembre dezembro grudzien grudnia",
+)
+MONTHS = {name: i for i, line in enumerate(_MONTH_NAMES, start=1) for name in line.split()}
+_M = r"(?P<month>" + "|".join(sorted(MONTHS, key=len, reverse=True)) + r")\b\.?"
+_DAY_WORD = (
+    "thirty[- ]first|thirtieth|twenty[- ](?:first|second|third|fourth|fifth|sixth|seventh|eighth|ninth)|twentieth|nineteenth|eighteenth|seventeenth"
+    "|sixteenth|fifteenth|fourteenth|thirteenth|twelfth|eleventh|tenth|ninth|eighth|seventh|sixth|fifth|fourth|third|second|first"
+)
+_D = rf"(?P<day>\d{{1,2}}|{_DAY_WORD})(?:st|nd|rd|th|\.|er|o)?"
+_SEP = r"[\s,.\-/]*(?:day\s+)?(?:of\s+|de\s+|the\s+|del\s+)*"
+_Y = r"(?P<year>(?<!\d)\d{3,4}(?!\d)|'\d\d|[mdclxvi]{3,})"
+_PATTERNS = tuple(
+    re.compile(pattern)
+    for pattern in (
+        rf"(?<!\w){_D}{_SEP}{_M}(?:[\s,.\-/]*(?:in\s+|of\s+|de\s+|del\s+|the year\s+)*{_Y})?",
+        rf"(?<!\w){_M}{_SEP}{_D}(?!\d|\w|:)(?:[\s,.\-/]*(?:in\s+|of\s+|the year\s+)*{_Y})?",
+        rf"(?<!\w){_M}[\s,.\-/]*(?:of\s+|de\s+|in\s+)*{_Y}",
+        rf"(?<!\w)(?P<year>\d{{4}}),?\s+{_M}\s+{_D}(?!\d)",
+        r"(?<![\d.])(?P<year>\d{4})[-/.](?P<m>\d{1,2})[-/.](?P<day>\d{1,2})(?![\d])",
+        r"(?<![\d.])(?P<year>\d{4})年\s*(?P<m>\d{1,2})月(?:\s*(?P<day>\d{1,2})日)?",
+        r"(?<![\d.])(?P<p>\d{1,2})\s?[-/.]\s?(?P<q>\d{1,2})\s?[-/.]\s?(?P<year>\d{4}|\d{2})(?![\d])",
+        r"(?<![\w.])(?P<day>\d{1,2})\.?[\s.\-/]+(?P<rm>i{1,3}|iv|v|vi{1,3}|ix|x|xi{1,2})[\s.\-/]+(?P<year>\d{4})(?!\d)",
+        r"(?<!\d)(?P<year>1\d{3}|20\d\d)(?P<m>0[1-9]|1[0-2])(?P<day>[0-2]\d|3[01])(?!\d)",
+    )
+)
+_MONTH_ALONE = re.compile(rf"(?<!\w){_M}")
+_YEAR = re.compile(r"(?<![\w.,:/$£€])(?P<year>\d{3,4})(?![\d:]|[,.]\d|'?s\b|\s?%)(?:\s*(?P<era>b\.?c\.?e?|a\.?d|c\.?e)\b)?")
+_ERA_BEFORE = re.compile(r"\bad\s*$")
+_SHORT_YEAR = re.compile(r"(?<!\w)'(\d\d)\b(?!')")
+_TIME = re.compile(
+    r"(?<![\d:.])(?P<h>\d{1,2})(?:[:.h](?P<min>\d{2})(?::(?P<sec>\d{2})(?:\.\d+)?)?)?\s*(?P<half>a\.?m\b|p\.?m\b|o'clock|noon|midnight|hours\b)?"
+)
+_DAY_VALUES = {w: i for i, w in enumerate("first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth fifteenth sixteenth seventeenth eighteenth nineteenth twentieth".split(), 1)}  # fmt: skip
+
+
+class Date(NamedTuple):
+    """Parts that are known; `swapped`: the other reading of 3/4/1999 as (month, day)."""
+
+    year: int | None
+    month: int | None
+    day: int | None
+    start: int
+    end: int
+    swapped: tuple[int, int] | None = None
+    short: bool = False
+
+
+def _day(text: str) -> int:
+    if text.isdigit():
+        return int(text)
+    head, _, tail = text.replace("-", " ").partition(" ")
+    if tail:
+        return {"twenty": 20, "thirty": 30}[head] + _DAY_VALUES[tail]
+    return 30 if head == "thirtieth" else _DAY_VALUES[head]
+
+
+def _year(text: str) -> tuple[int | None, bool]:
+    if text.startswith("'"):
+        return int(text[1:]), True
+    if text.isdigit():
+        return int(text), len(text) == 2
+    return roman(text.upper()), False
+
+
+def _full(low: str) -> list[Date]:
+    found: list[Date] = []
+    for pattern in _PATTERNS:
+        for match in pattern.finditer(low):
+            if any(date.start < match.end() and match.start() < date.end for date in found):
+                continue
+            groups = match.groupdict()
+            year, short = _year(groups["year"]) if groups.get("year") else (None, False)
+            swapped = None
+            if groups.get("p"):
+                month, day = int(groups["q"]), int(groups["p"])
+                swapped = (day, month) if day <= 12 and month <= 31 else None
+                if month > 12:
+                    if day > 12 or month > 31:
+                        continue
+                    month, day, swapped = day, month, None
+            else:
+                name = groups.get("month")
+                month = MONTHS[name] if name else roman(groups["rm"].upper()) or 0 if groups.get("rm") else int(groups["m"])
+                day = _day(groups["day"]) if groups.get("day") else None
+            if month and 1 <= month <= 12 and (day is None or 1 <= day <= 31):
+                found.append(Date(year, month, day, match.start(), match.end(), swapped, short))
+    return found
+
+
+@lru_cache(maxsize=8192)
+def dates(raw: str, low: str) -> tuple[Date, ...]:
+    """All dates of a cleaned text by place: full dates, months with or without a year, years in digits, words, Roman."""
+    found = _full(low)
+
+    def free(start: int, end: int) -> bool:
+        return not any(date.start < end and start < date.end for date in found)
+
+    for match in _YEAR.finditer(low):
+        if free(*match.span()):
+            era = (match["era"] or "").replace(".", "")
+            year = -int(match["year"]) if era.startswith("b") else int(match["year"])
+            found.append(Date(year, None, None, match.start(), match.end()))
+    for match in _SHORT_YEAR.finditer(low):
+        if free(*match.span()):
+            found.append(Date(int(match.group(1)), None, None, match.start(), match.end(), None, True))
+    for match in _MONTH_ALONE.finditer(low):
+        if free(*match.span()) and not (match["month"] in ("may", "mar", "mars", "march", "marco", "mai") and raw[match.start()].islower() and match.start() > 0):
+            found.append(Date(None, MONTHS[match["month"]], None, match.start(), match.end()))
+    for number in numbers(raw, low):
+        if not number.digits and number.values and 100 <= number.values[0] <= 2200 and number.values[0] == int(number.values[0]) and free(number.start, number.end):
+            found.append(Date(int(number.values[0]), None, None, number.start, number.end))
+    for i, date in enumerate(found):  # "the first of December nineteen fifty-five": a year in words after day and month
+        if date.year is None and date.day is not None:
+            for other in found:
+                if other.year is not None and other.month is None and 0 <= other.start - date.end <= 14 and not re.search(r"[.;]", low[date.end : other.start]):
+                    found[i] = date._replace(year=other.year, end=other.end, short=other.short)
+    return tuple(sorted(found, key=lambda date: date.start))
+
+
+def same_date(target: Date, found: Date, need: frozenset[str]) -> bool:
+    """Every needed part (y, m, d) is there and right, and no other known part is wrong."""
+    for month, day in ((found.month, found.day), found.swapped or (found.month, found.day)):
+        if _part_agrees("y", target.year, found.year, need, found.short) and _part_agrees("m", target.month, month, need) and _part_agrees("d", target.day, day, need):
+            return True
+    return False
+
+
+def _part_agrees(part: str, wanted: int | None, got: int | None, need: frozenset[str], short: bool = False) -> bool:
+    if wanted is None:
+        return True
+    if got is None:
+        return part not in need
+    return got == wanted or (short and got == abs(wanted) % 100)
+
+
+class Clock(NamedTuple):
+    """A time of day. `half`: am, pm or "" where the text does not say."""
+
+    hour: int
+    minute: int
+    half: str
+    start: int
+    end: int
+
+
+@lru_cache(maxsize=8192)
+def clocks(low: str) -> tuple[Clock, ...]:
+    """All clock times of a folded text that show minutes, am/pm, or o'clock."""
+    found = []
+    for match in _TIME.finditer(low):
+        half = (match["half"] or "").replace(".", "")
+        if not match["min"] and not half:
+            continue
+        hour, minute = int(match["h"]), int(match["min"] or 0)
+        if hour > 24 or minute > 59 or (half == "hours" and not match["min"]):
+            continue
+        found.append(Clock(hour, minute, half if half in ("am", "pm") else "", match.start(), match.end()))
+    return tuple(found)
+
+
+def same_clock(target: Clock, found: Clock) -> bool:
+    """Equal to the minute; a missing am or pm is read in the text's favour, 24-hour times agree with pm ones."""
+    if target.minute != found.minute:
+        return False
+
+    def hours(clock: Clock) -> set[int]:
+        base = clock.hour % 12
+        if clock.hour > 12:
+            return {clock.hour % 24}
+        return {base} if clock.half == "am" else {base + 12} if clock.half == "pm" else {base, base + 12}
+
+    return bool(hours(target) & hours(found))

@@ -1,0 +1,143 @@
+"""Persons in a text: the surname is enough unless another first name, or the family, makes it somebody else."""
+
+from __future__ import annotations
+
+import re
+
+from audit.judges.rules.lexicon import equivalents, words
+from audit.judges.rules.mention import Mention, occurrences
+from audit.judges.rules.reading import Text, stem
+from audit.judges.rules.target import Person, Target
+
+
+def _compatible(found: str, given: str) -> bool:
+    """Two first names can be of one person: equal, an initial, a nickname, another language's form, a slip."""
+    if found == given or (len(found) == 1 and given.startswith(found)) or (len(given) == 1 and found.startswith(given)):
+        return True
+    if equivalents().get(found, frozenset()) & equivalents().get(given, frozenset()):
+        return True
+    if found in words("given") and given in words("given"):
+        return False
+    from rapidfuzz.distance import OSA
+
+    return found[0] == given[0] and len(given) >= 4 and OSA.distance(found, given, score_cutoff=2) <= (1 if len(given) < 7 else 2)
+
+
+def _name_run(text: Text, first: int, target: Target) -> list[str]:
+    """First names and initials that stand right before token `first`, nearest last; quoted nicknames are left out."""
+    run: list[str] = []
+    i = first - 1
+    skip = words("titles") | words("particles")
+    short = len(text.tokens) <= 5
+    while i >= 0 and len(run) < 4:
+        token = text.tokens[i]
+        gap = text.raw[token.end : text.tokens[i + 1].start]
+        if gap.strip(" .-\"'()") or "\n" in gap or (len(token.fold) > 2 and "." in gap and text.raw[token.start].isupper() and token.fold not in skip):
+            break
+        quoted = text.raw[token.start - 1 : token.start] in ('"', "(") and gap.lstrip()[:1] in ('"', ")") or (gap[:1] in ('"', ")") and text.raw[token.start - 1 : token.start] in ('"', "("))
+        if quoted:
+            i -= 1
+            continue
+        if token.fold in skip and len(token.fold) > 1:
+            i -= 1
+            continue
+        if token.fold in words("stop") and len(token.fold) > 1:
+            break
+        if token.fold.isdigit():
+            break
+        is_name = (
+            token.fold in words("given")
+            or token.fold in equivalents()
+            or (len(token.fold) <= 2 and (token.upper or not text.cased) and token.fold.isalpha())
+            or (text.cased and token.upper and not _opens_sentence(text, i) and stem(token.fold) not in target.asked)
+            or (not text.cased and short and stem(token.fold) not in target.asked)
+            or (text.cased and token.upper and _opens_sentence(text, i) and short)
+        )
+        if not is_name or _is_role(token.fold):
+            break
+        run.insert(0, token.fold)
+        i -= 1
+    return run
+
+
+def _is_role(fold: str) -> bool:
+    return len(fold) > 5 and fold.endswith(("ist", "ian", "eer", "ographer", "osopher", "onaut")) and fold not in words("given") or fold in words("openers")
+
+
+def _opens_sentence(text: Text, i: int) -> bool:
+    before = text.raw[: text.tokens[i].start].rstrip(" \"'(*")
+    return not before or before[-1] in ".!?:\n>"
+
+
+def _followed(text: Text, last: int) -> bool:
+    """Another name follows right away, so that the surname was somebody's first name (Franklin Roosevelt)."""
+    j = last + 1
+    while j < len(text.tokens) and j <= last + 2:
+        token = text.tokens[j]
+        gap = text.raw[text.tokens[j - 1].end : token.start]
+        if gap not in (" ", ". "):
+            return False
+        if token.fold in words("suffixes"):
+            return False
+        if len(token.fold) == 1 and token.upper:
+            j += 1
+            continue
+        if token.fold in words("stop") or (not token.upper and text.cased) or token.fold in words("generic") or _is_role(token.fold):
+            return False
+        first_is_given = text.tokens[last].fold in words("given")
+        return (text.cased and token.upper and first_is_given) or (not text.cased and first_is_given and len(text.tokens) <= 4)
+    return False
+
+
+def persons(target: Target, text: Text) -> list[Mention]:
+    """Mentions of the target's people: sure, of somebody else, or doubtful."""
+    found: list[Mention] = []
+    for form in target.forms:
+        if len(form.parts) >= 2:
+            found.extend(occurrences(form.joined, len(form.parts), text, "name"))
+    sure_spans = {(m.first, m.last) for m in found}
+    for person in target.people:
+        joined = "".join(person.surname)
+        for mention in occurrences(joined, len(person.surname), text, "surname"):
+            if any(first <= mention.first <= last for first, last in sure_spans):
+                continue
+            found.append(_judge_surname(person, mention, target, text))
+    for form in target.forms:
+        if len(form.parts) == 1 and not any("".join(p.surname) == form.joined for p in target.people):
+            for mention in occurrences(form.joined, 1, text, "alias"):
+                if any(m.first <= mention.first <= m.last for m in found):
+                    continue
+                run = _name_run(text, mention.first, target)
+                givens = {g for p in target.people for g in p.given}
+                if run and not any(_compatible(name, g) for name in run for g in givens) and givens and form.joined not in givens:
+                    mention = mention._replace(status="other", why=f"{' '.join(run)} makes it somebody else")
+                elif _followed(text, mention.last) and not any(text.tokens[mention.last + 1].fold in p.surname for p in target.people):
+                    mention = mention._replace(status="other", why="another surname follows")
+                found.append(mention)
+    return found
+
+
+def _judge_surname(person: Person, mention: Mention, target: Target, text: Text) -> Mention:
+    run = _name_run(text, mention.first, target)
+    all_given = {g for p in target.people for g in p.given}
+    if run:
+        fits = [name for name in run if any(_compatible(name, g) for g in all_given)]
+        if fits:
+            full = [name for name in run if len(name) > 2]
+            if len(full) >= 2 and len([g for g in person.given if len(g) > 2]) >= 2 and not all(any(_compatible(n, g) for g in all_given) for n in full):
+                return mention._replace(status="other", why=f"{' '.join(run)} makes it somebody else")
+            return mention._replace(status="sure", why="surname with a fitting first name")
+        if all(len(name) <= 2 for name in run) and any(letter == g[0] for name in run for letter in name for g in all_given):
+            return mention._replace(status="sure", why="surname with fitting initials")
+        return mention._replace(status="other", why=f"{' '.join(run)} makes it somebody else")
+    if _followed(text, mention.last):
+        return mention._replace(status="other", why="another surname follows")
+    after = text.raw[mention.end : mention.end + 30]
+    swapped = re.match(r",\s+([^\W\d_]+)", after)
+    if swapped and any(_compatible(swapped.group(1).lower(), g) for g in person.given):
+        return mention._replace(status="sure", why="surname, first name")
+    if person.alone == "yes":
+        return mention._replace(status="sure", why="the surname suffices")
+    if person.alone == "no":
+        return mention._replace(status="other", why="the surname fits several people")
+    return mention._replace(status="maybe", why="the surname alone is not among the listed names")

@@ -1,0 +1,155 @@
+"""What a text is like whatever was asked: a refusal, gibberish, a loop, noise, another language."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from functools import lru_cache
+
+from audit.judges.rules.lexicon import words
+from audit.judges.rules.reading import Text, content, fold, read, sentences
+
+_REFUSAL = re.compile(
+    r"""
+    \b(?:no\ idea|not?\ clue|not\ (?:at\ all\ )?sure|unsure|unknown|no\ (?:comment|answer|information|recollection|knowledge)|n/?a
+    |(?:do|does|did)(?:\ not|n't)\ (?:\w+\ )?(?:know|recall|remember|have|possess|recogni[sz]e|understand|wish|want)
+    |dunno|idk|have\ no\ (?:\w+\ )?(?:idea|clue|information|knowledge|memory|record|recollection|data|answer)
+    |(?:can(?:not|\ not|'?t)|could(?:\ not|n't)|won't|will\ not|would\ rather\ not|must\ not|may\ not|shall\ not|am\ not\ going\ to)
+       \ (?:\w+\ ){0,2}(?:answer|help|say|tell|give|provide|share|disclose|discuss|reveal|verify|confirm|assist|comment|comply|recall
+       |remember|think|find|name|identify|determine|offer|talk|speak|go|respond|fulfil|do|state|be\ (?:shared|disclosed|answered|given))
+    |(?:am|are|was|is|be|i'm|we're)\ (?:\w+\ )?(?:unable|not\ able|not\ allowed|not\ permitted|not\ at\ liberty|unaware|not\ aware|not\ familiar
+       |not\ in\ a\ position|afraid|forbidden|sorry)
+    |unable\ to|prefer\ not\ to|decline\ to|refuse\ to|rather\ not|sorry|apolog|unfortunately|beyond\ my\ knowledge|outside\ my\ knowledge
+    |(?:is|are)\ (?:not\ (?:available|known|clear)|unavailable|classified|confidential|restricted)
+    |have\ (?:\w+\ )?forgotten|escapes\ me|slipped\ my\ mind|pass\b
+    |je\ (?:ne\ sais|suis\ desole|ne\ (?:peux|connais)|l'ignore)|aucune\ idee|desole|no\ (?:lo\ se|se\b|puedo|tengo|conozco)|lo\ siento|ni\ idea
+    |ich\ (?:weiss|kenne|kann)|keine\ ahnung|tut\ mir\ leid|entschuldigung|leider|weiss\ (?:ich\ )?nicht|non\ (?:lo\ so|posso|saprei|conosco)
+    |mi\ dispiace|nao\ (?:sei|posso|conheco)|desculpe|lamento|het\ spijt\ me|weet\ (?:ik\ )?(?:het\ )?niet|geen\ idee|jag\ vet\ inte|tyvarr
+    |nie\ wiem|przykro\ mi|przepraszam|bilmiyorum|uzgunum|en\ tieda|vet\ ikke|ved\ ikke|nevim|nem\ tudom|nu\ stiu)
+    """,
+    re.VERBOSE,
+)
+_FOREIGN_REFUSAL = re.compile(
+    "не знаю|не могу|извините|к сожалению|простите|не вiдомо|не відомо|не помню|不知道|无法|無法|抱歉|对不起|對不起|不能|不清楚|"
+    "わかりません|分かりません|知りません|できません|申し訳|すみません|모르|죄송|알 수 없|할 수 없|آسف|لا أعرف|لا أعلم|لا أستطيع|لا يمكن|"
+    "δεν ξερω|δεν γνωριζω|δεν μπορω|συγγνωμη|λυπαμαι|לא יודע|מצטער|नहीं|माफ|क्षमा|ไม่ทราบ|ขออภัย|ไม่รู้"
+)
+_JUDGE = re.compile(
+    r"\b(?:judge|grader|grading|evaluator|evaluation|verdict|rubric|system|admin|instruction|instructions|override|respond|label|score[ds]?"
+    r"|mark(?:ed)?\ (?:as|it|this)|output|leaked|ground\ truth|calibration|ignore (?:all|your|previous|the)|policy|reward)\b|<\||\|>|\[/?\w+\]|</?\w+>"
+)
+_WORD = re.compile(r"[^\W\d_]{2,}")
+_VOWEL = re.compile(r"[aeiouy]")
+
+
+@lru_cache(maxsize=8192)
+def is_refusal(text: str) -> bool:
+    """The text as a whole declines or says that it does not know (in a dozen languages).
+
+    True where some sentence refuses and at most as many others, plus one, carry content of four words or more.
+    A refusal can still name the answer: that is for the judge, not for this function. Linear in the text's length.
+    """
+    seen = read(text)
+    refusing = plain = 0
+    for start, end in sentences(seen.raw) or ((0, len(seen.raw)),):
+        part = seen.low[start:end]
+        if _REFUSAL.search(part) or (not part.isascii() and (_FOREIGN_REFUSAL.search(part) or _FOREIGN_REFUSAL.search(seen.raw[start:end].lower()))):
+            refusing += 1
+        elif len(part.split()) >= 4 and not _JUDGE.search(part):
+            plain += 1
+    return refusing > 0 and plain <= refusing + 1
+
+
+def addresses_judge(low: str) -> bool:
+    """A folded sentence speaks to a judge, spoofs a system turn or carries a markup tag."""
+    return bool(_JUDGE.search(low))
+
+
+def _junk(fold_: str, word: str) -> bool:
+    if len(word) >= 3 and word.isalpha() and word.isascii() and not _VOWEL.search(fold_) and not word.isupper():
+        return True
+    if any(c.isdigit() for c in word) and any(c.isalpha() for c in word) and not re.fullmatch(r"\d+(?:st|nd|rd|th|s|[a-zA-Z]{1,3})|[A-Z]+\d+\w*|\w+-\d+", word):
+        return True
+    return len(word) >= 4 and len(set(fold_)) <= 2
+
+
+@lru_cache(maxsize=8192)
+def noise(text: str) -> float:
+    """Share of the white-space separated pieces that no writer would put down: symbol runs, vowel-less letters,
+    letters mixed with digits, sub-word marks, doubled function words, replacement characters. In [0, 1]."""
+    pieces = clean_pieces(text)
+    if not pieces:
+        return 0.0
+    stop = words("stop")
+    bad = 0
+    previous = ""
+    for piece in pieces:
+        word = piece.strip(".,;:!?\"'()[]{}<>*#-/\\|_%@=+~")
+        folded = fold(word) if word else ""
+        if "\ufffd" in piece or (not word and piece not in ("-", "—", "–", "->", "=", "|", "*", "#", "##", "###", "---", "/", "=>", "+", "&", "&&", "```", "...", "…", "{", "}", "[", "]")):
+            bad += 1
+        elif piece.startswith("##") and word or "<s>" in piece or "</s>" in piece:
+            bad += 1
+        elif word and (_junk(folded, word) or (folded == previous and folded in stop)):
+            bad += 1
+        elif folded in ("the", "a", "of") and previous in ("the", "a", "of", "in") and (previous, folded) not in (("of", "the"), ("of", "a"), ("in", "the"), ("in", "a")):
+            bad += 1
+        previous = folded
+    return bad / len(pieces)
+
+
+def clean_pieces(text: str) -> list[str]:
+    """White-space separated pieces, at most the first 2,000."""
+    return text.split(None, 2000)[:2000]
+
+
+@lru_cache(maxsize=8192)
+def is_degenerate(text: str) -> bool:
+    """Gibberish or a repetition loop: a text that would not have become an answer, however long it went on.
+
+    True for nothing but symbols in a long text, for a text of which half is noise (`noise`), for one token or phrase
+    that goes round (a text of 60 characters or more that deflates to under a fifth, or of which the last third is
+    one period repeated four times), and for long texts of function words alone. Readable short answers are never
+    degenerate. Linear in the text's length.
+    """
+    body = text.strip()
+    if len(body) < 12:
+        return False
+    pieces = clean_pieces(body)
+    if len(_WORD.findall(body)) == 0 and len(body) >= 24 and not any(c.isdigit() for c in body):
+        return True
+    if noise(body) >= 0.5 and len(pieces) >= 5:
+        return True
+    if len(body) >= 20 and max(len(piece) for piece in pieces) >= 20 and re.search(r"(.{1,4}?)\1{7,}", body):
+        return True
+    data = body.encode("utf-8", "replace")
+    if len(data) >= 60 and len(zlib.compress(data, 6)) < 12 + 0.2 * len(data):
+        return True
+    folded = [fold(piece) for piece in pieces]
+    if _loops(folded):
+        return True
+    return len(pieces) >= 10 and not content(read(body).tokens)
+
+
+def _loops(folded: list[str]) -> bool:
+    """The last words are one period of one to twelve words, four times over (six for a single word)."""
+    n = len(folded)
+    for period in range(1, 13):
+        times = 6 if period == 1 else 4
+        span = period * times
+        if span > n:
+            break
+        if all(folded[n - 1 - i] == folded[n - 1 - i - period] for i in range(span - period)):
+            return True
+    return False
+
+
+def foreign(text: Text) -> bool:
+    """Latin script, but the function words of another language."""
+    if not text.latin:
+        return False
+    strange = words("foreign")
+    stop = words("stop")
+    hits = sum(1 for token in text.tokens if token.fold in strange and token.fold not in stop)
+    plain = sum(1 for token in text.tokens if token.fold in stop and token.fold not in strange)
+    return hits >= 1 and hits > plain and hits * 5 >= len(text.tokens)

@@ -1,0 +1,204 @@
+"""Quantities: a number with its unit, and whether two of them agree. Conversions are pint's."""
+
+from __future__ import annotations
+
+import re
+from functools import cache, lru_cache
+from typing import Any, NamedTuple
+
+from audit.judges.rules.numbers import Number, numbers
+
+# surface form -> pint's name; symbols are matched with case where the text has any
+_LENGTH = {
+    "m": "meter", "km": "kilometer", "cm": "centimeter", "mm": "millimeter", "nm": "nanometer", "µm": "micrometer", "μm": "micrometer",
+    "um": "micrometer", "ft": "foot", "in": "inch", "inch": "inch", "inches": "inch", "foot": "foot", "feet": "foot", "yd": "yard",
+    "yds": "yard", "yard": "yard", "yards": "yard", "mi": "mile", "mile": "mile", "miles": "mile", "nautical mile": "nautical_mile",
+    "nautical miles": "nautical_mile", "nmi": "nautical_mile", "au": "astronomical_unit", "astronomical units": "astronomical_unit",
+    "light year": "light_year", "light years": "light_year", "light-year": "light_year", "light-years": "light_year", "ly": "light_year",
+    "parsec": "parsec", "parsecs": "parsec", "pc": "parsec", "fathom": "fathom", "fathoms": "fathom", "furlong": "furlong",
+    "furlongs": "furlong", "angstrom": "angstrom", "angstroms": "angstrom",
+}  # fmt: skip
+_TIME = {
+    "s": "second", "sec": "second", "secs": "second", "second": "second", "seconds": "second", "ms": "millisecond", "min": "minute",
+    "mins": "minute", "minute": "minute", "minutes": "minute", "h": "hour", "hr": "hour", "hrs": "hour", "hour": "hour",
+    "hours": "hour", "day": "day", "days": "day", "week": "week", "weeks": "week", "fortnight": "fortnight", "fortnights": "fortnight",
+    "month": "month", "months": "month", "year": "year", "years": "year", "yr": "year", "yrs": "year", "decade": "decade",
+    "decades": "decade", "century": "century", "centuries": "century", "millennium": "millennium", "millennia": "millennium",
+}  # fmt: skip
+_MASS = {
+    "g": "gram", "kg": "kilogram", "mg": "milligram", "gram": "gram", "grams": "gram", "gramme": "gram", "grammes": "gram",
+    "kilo": "kilogram", "kilos": "kilogram", "lb": "pound", "lbs": "pound", "pound": "pound", "pounds": "pound", "oz": "ounce",
+    "ounce": "ounce", "ounces": "ounce", "tonne": "metric_ton", "tonnes": "metric_ton", "metric ton": "metric_ton",
+    "metric tons": "metric_ton", "ton": "ton", "tons": "ton", "t": "metric_ton", "stone": "stone", "stones": "stone", "carat": "carat", "carats": "carat",
+}  # fmt: skip
+_OTHER = {
+    "l": "liter", "litre": "liter", "litres": "liter", "liter": "liter", "liters": "liter", "ml": "milliliter", "gallon": "gallon",
+    "gallons": "gallon", "pint": "pint", "pints": "pint", "quart": "quart", "quarts": "quart", "acre": "acre", "acres": "acre",
+    "ha": "hectare", "hectare": "hectare", "hectares": "hectare", "barrel": "oil_barrel", "barrels": "oil_barrel",
+    "°c": "degC", "degc": "degC", "celsius": "degC", "centigrade": "degC", "degrees celsius": "degC", "degrees centigrade": "degC",
+    "degree celsius": "degC", "degrees c": "degC", "° c": "degC", "°f": "degF", "degf": "degF", "fahrenheit": "degF",
+    "degrees fahrenheit": "degF", "degree fahrenheit": "degF", "degrees f": "degF", "° f": "degF", "k": "kelvin", "kelvin": "kelvin",
+    "kelvins": "kelvin", "degrees kelvin": "kelvin", "c": "degC", "f": "degF", "degrees": "degree?", "degree": "degree?", "°": "degree?",
+    "pa": "pascal", "hpa": "hectopascal", "kpa": "kilopascal", "mpa": "megapascal", "pascal": "pascal", "pascals": "pascal",
+    "bar": "bar", "bars": "bar", "mbar": "millibar", "millibar": "millibar", "millibars": "millibar", "atm": "atmosphere",
+    "atmosphere": "atmosphere", "atmospheres": "atmosphere", "psi": "psi", "mmhg": "mmHg", "torr": "torr", "n": "newton",
+    "newton": "newton", "newtons": "newton", "kn": "kilonewton", "j": "joule", "kj": "kilojoule", "mj": "megajoule",
+    "joule": "joule", "joules": "joule", "cal": "calorie", "kcal": "kilocalorie", "calorie": "calorie", "calories": "calorie",
+    "ev": "electron_volt", "w": "watt", "kw": "kilowatt", "mw": "megawatt", "gw": "gigawatt", "watt": "watt", "watts": "watt",
+    "hp": "horsepower", "horsepower": "horsepower", "v": "volt", "kv": "kilovolt", "volt": "volt", "volts": "volt", "amp": "ampere",
+    "amps": "ampere", "ampere": "ampere", "amperes": "ampere", "ohm": "ohm", "ohms": "ohm", "hz": "hertz", "khz": "kilohertz",
+    "mhz": "megahertz", "ghz": "gigahertz", "hertz": "hertz", "rpm": "rpm", "mph": "mile/hour", "kph": "kilometer/hour",
+    "kmh": "kilometer/hour", "km/h": "kilometer/hour", "fps": "foot/second", "knot": "knot", "knots": "knot", "kt": "knot", "kts": "knot",
+    "%": "percent", "percent": "percent", "per cent": "percent", "bit": "bit", "bits": "bit", "byte": "byte", "bytes": "byte",
+    "kb": "kilobyte", "mb": "megabyte", "gb": "gigabyte", "tb": "terabyte", "mach": "=mach", "dollar": "=usd", "dollars": "=usd",
+    "usd": "=usd", "cent": "=cent", "cents": "=cent", "euro": "=eur", "euros": "=eur", "eur": "=eur", "gbp": "=gbp", "yen": "=jpy",
+    "mole": "mole", "moles": "mole", "mol": "mole", "radian": "radian", "radians": "radian",
+}  # fmt: skip
+_PREFIXED = {f"{p}{b}{s}": f"{p}{n}" for p in ("kilo", "centi", "milli", "micro", "nano", "mega", "giga") for b, n in (
+    ("metre", "meter"), ("meter", "meter"), ("gram", "gram"), ("litre", "liter"), ("liter", "liter"), ("watt", "watt"), ("volt", "volt"),
+    ("hertz", "hertz"), ("joule", "joule"), ("newton", "newton"), ("pascal", "pascal"), ("second", "second"), ("ton", "ton"), ("tonne", "metric_ton"),
+    ("byte", "byte"), ("bit", "bit"),
+) for s in ("", "s")}  # fmt: skip
+_UNITS: dict[str, str] = {"metre": "meter", "metres": "meter", "meter": "meter", "meters": "meter"} | _LENGTH | _TIME | _MASS | _OTHER | _PREFIXED
+_ALT = "|".join(re.escape(u) for u in sorted(_UNITS, key=len, reverse=True))
+_ONE = rf"(?:(?:square|sq\.?|cubic)\s+)?(?:{_ALT})(?:\^?[23](?!\d))?(?:\s+squared|\s+cubed)?"
+_UNIT = re.compile(
+    rf"(?P<a>{_ONE})(?![a-z0-9])(?:\s*(?:/|\bper\b|\ban?\b)\s*(?P<b>{_ONE})(?![a-z0-9])|\s*(?P<inv>s\^-1)(?!\d))?(?:\s*(?P<scale>fahrenheit|celsius|centigrade))?"
+)
+_SCALE_AFTER = re.compile(r"\s*(?:on|in)\s+the\s+(fahrenheit|celsius|centigrade|kelvin)\b")
+_ASKED = re.compile(rf"(?:\bin|\bhow many|\bwhat number of|\bof)\s+(?:the\s+)?({_ONE}(?:\s*(?:/|\bper\b)\s*{_ONE})?)(?![a-z0-9])")
+_COMPARATIVE = re.compile(rf"\bhow many (?:\w+ )?({_ONE})(?![a-z0-9])|\bwhat percentage\b|\b(\w+)$")
+_MONEY = {"$": "=usd", "£": "=gbp", "€": "=eur", "¥": "=jpy"}
+_SHORT = frozenset({"a", "m", "s", "h", "g", "l", "k", "c", "f", "n", "j", "w", "v", "t", "in", "mi", "min", "d", "au"})
+
+
+class Quantity(NamedTuple):
+    """A number and its unit: a pint name, `=name` for a unit that pint does not know, `degree?`, or "" for none."""
+
+    number: Number
+    unit: str
+    start: int
+    end: int
+
+
+def _one(part: str) -> str:
+    text = " ".join(part.split())
+    power = 1
+    for word, value in (("square ", 2), ("sq. ", 2), ("sq ", 2), ("cubic ", 3)):
+        if text.startswith(word):
+            text, power = text[len(word) :], value
+    for word, value in ((" squared", 2), (" cubed", 3), ("^2", 2), ("^3", 3)):
+        if text.endswith(word):
+            text, power = text[: -len(word)], value
+    if text not in _UNITS and text[-1:] in "23" and text[:-1] in _UNITS:
+        text, power = text[:-1], int(text[-1])
+    name = _UNITS[text]
+    return name if power == 1 else f"({name})**{power}"
+
+
+def unit_name(surface: str) -> str:
+    """Name of a unit written as `surface` (lower case), "" where it is none."""
+    match = _UNIT.match(surface)
+    if not match:
+        return ""
+    name = _one(match["a"])
+    if match["b"] and not name.startswith("=") and name != "degree?":
+        name = f"({name})/({_one(match['b'])})"
+    elif match["inv"]:
+        name = f"({name})/second"
+    if match["scale"]:
+        name = "degF" if match["scale"] == "fahrenheit" else "degC"
+    return name
+
+
+def asked_unit(question: str) -> str:
+    """The unit that a question (lower case) asks for, "" where it names none."""
+    if "percentage" in question or "per cent" in question or "percent" in question:
+        return "percent"
+    last = ""
+    for match in _ASKED.finditer(question):
+        surface = match.group(1)
+        if surface in _SHORT and surface not in ("km",):
+            continue
+        last = unit_name(surface) or last
+    return last
+
+
+@lru_cache(maxsize=8192)
+def quantities(raw: str, low: str) -> tuple[Quantity, ...]:
+    """All quantities of a cleaned text; neighbouring parts of one (4 ft 8.5 in, 1 h 30 min) are also given added up."""
+    found = []
+    for number in numbers(raw, low):
+        tail = low[number.end : number.end + 60]
+        gap = re.match(r"[\s\-]{0,2}", tail)
+        skip = gap.end() if gap else 0
+        match = _UNIT.match(tail[skip:])
+        unit, end = "", number.end
+        if match and not number.ordinal and not (match["a"] == "in" and not re.match(r"\s*(?:$|[.,;)(]|\d)", tail[skip + match.end() :])):
+            unit, end = unit_name(tail[skip:]), number.end + skip + match.end()
+            scale = _SCALE_AFTER.match(low[end:])
+            if unit == "degree?" and scale:
+                unit = {"fahrenheit": "degF", "kelvin": "kelvin"}.get(scale.group(1), "degC")
+        elif re.match(r"\s*[\"']{1,2}(?:\s|$|\d)", tail) and number.digits:
+            feet = tail.lstrip()[0] == "'" and not tail.lstrip().startswith("''")
+            unit = ("foot" if feet else "inch") if re.search(r"\d\s*'\s*\d|\d\"", low) else ""
+        before = low[: number.start].rstrip()
+        if not unit and before[-1:] in _MONEY:
+            unit = _MONEY[before[-1:]]
+        elif not unit and before.endswith("mach"):
+            unit = "=mach"
+        found.append(Quantity(number, unit, number.start, end))
+    found.extend(_sums(found, low))
+    return tuple(found)
+
+
+def _sums(parts: list[Quantity], low: str) -> list[Quantity]:
+    sums = []
+    for first, second in zip(parts, parts[1:], strict=False):
+        joint = low[first.end : second.start].strip(" ,-'\"")
+        if first.unit and second.unit and first.unit != second.unit and joint in ("", "and") and first.number.values and second.number.values:
+            rate = _conversion(second.unit, first.unit)
+            if rate and rate[1] == 0 and abs(rate[0]) < 1:
+                value = first.number.values[0] + second.number.values[0] * rate[0]
+                sums.append(Quantity(first.number._replace(values=(value,), end=second.end, decimals=2), first.unit, first.start, second.end))
+    return sums
+
+
+@cache
+def _registry() -> Any:
+    import pint
+
+    return pint.UnitRegistry(autoconvert_offset_to_baseunit=True)
+
+
+@lru_cache(maxsize=4096)
+def _conversion(source: str, target: str) -> tuple[float, float] | None:
+    """(factor, offset) with target = factor * source + offset, or None where the two do not measure the same."""
+    if source == target:
+        return 1.0, 0.0
+    if "=" in source + target or "?" in source + target:
+        return None
+    import pint
+
+    registry = _registry()
+    try:
+        zero = registry.Quantity(0.0, registry.parse_units(source)).to(registry.parse_units(target)).magnitude
+        one = registry.Quantity(1.0, registry.parse_units(source)).to(registry.parse_units(target)).magnitude
+    except (pint.DimensionalityError, pint.UndefinedUnitError, pint.OffsetUnitCalculusError):
+        return None
+    return float(one - zero), float(zero)
+
+
+def convert(values: tuple[float, ...], source: str, target: str) -> tuple[float, ...] | None:
+    """`values` in unit `target`; unchanged where either side names no unit; None where the units do not agree in kind."""
+    if not source or not target or source == target:
+        return values
+    if "degree?" in (source, target):
+        other = target if source == "degree?" else source
+        return values if other in ("degC", "degF", "kelvin", "degree?") or other == "radian" else None
+    if {source, target} <= {"pound", "=gbp"}:
+        return values
+    rate = _conversion(source, target)
+    if rate is None:
+        return None
+    return tuple(value * rate[0] + rate[1] for value in values)

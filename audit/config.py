@@ -25,7 +25,7 @@ class EngineConfig(pydantic.BaseModel):
     served_model: str | None = None
     device: str = "auto"
     dtype: str = "auto"
-    batch_tokens: int = pydantic.Field(16384, ge=64)
+    batch_tokens: int | None = pydantic.Field(None, ge=64)
     concurrency: int = pydantic.Field(32, ge=1, le=1024)
 
 

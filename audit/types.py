@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, dataclass_transform, runtime_checkable
 
 import msgspec
 
@@ -27,6 +27,7 @@ Format = Literal["chat", "raw", "chat_base"]
 ANSWER_TYPES = ("person", "place", "number", "date", "organisation", "object", "term", "list")
 
 
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
 class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     """Base of all records: immutable, keyword-only, JSON-serialisable through msgspec."""
 
@@ -345,6 +346,29 @@ class Estimate(Record):
     """Limits that allow for dependence within topics."""
 
 
+class CanaryKind(Record):
+    """One kind of text: how many were ruled as they must be."""
+
+    kind: str
+    expected: Label
+    n: int
+    passed: int
+    failures: tuple[str, ...] = ()
+    """Up to three: fact, text and the label given."""
+
+
+class Canaries(Record):
+    """`status` is passed, failed or not run; failed canaries make the audit inconclusive."""
+
+    status: str
+    pass_rate: float
+    """The share that every kind must reach."""
+    kinds: tuple[CanaryKind, ...] = ()
+    source: str = ""
+    """Hash of the file that the texts come from."""
+    why: str = ""
+
+
 class Outcome(Record):
     """What became of a probe for one subject: handed back to its family."""
 
@@ -364,6 +388,9 @@ class Engine(Protocol):
     """Name, version, dtype, device and arguments: part of every response's key."""
     capabilities: frozenset[str]
     """Of: chat, raw, prefill, sampling, logprobs, weights."""
+
+    whole_batches: bool
+    """A text may depend on what shares its batch: a batch of which one text is missing is generated whole again."""
 
     def plan(self, requests: Sequence[Request]) -> list[list[Request]]:
         """Split requests into batches; depends on the requests alone, not on what is already known."""

@@ -14,30 +14,7 @@ from audit.judges.pool import JudgePool
 from audit.judges.rulings import make_claim
 from audit.prompts import render_text
 from audit.resources import resource
-from audit.types import Claim, Fact, Label, Record, Target
-
-
-class CanaryKind(Record):
-    """One kind of text: how many were ruled as they must be."""
-
-    kind: str
-    expected: Label
-    n: int
-    passed: int
-    failures: tuple[str, ...] = ()
-    """Up to three: fact, text and the label given."""
-
-
-class Canaries(Record):
-    """`status` is passed, failed or not run; failed canaries make the audit inconclusive."""
-
-    status: str
-    pass_rate: float
-    """The share that every kind must reach."""
-    kinds: tuple[CanaryKind, ...] = ()
-    source: str = ""
-    """Hash of the file that the texts come from."""
-    why: str = ""
+from audit.types import Canaries, CanaryKind, Claim, Fact, Label, Target
 
 
 def run_canaries(

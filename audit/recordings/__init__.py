@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
 from audit.errors import TaskError
+from audit.fingerprint import digest
+from audit.tasks import Task
 from audit.types import Fact, Recording
 
 FORMATS = ("jsonl", "suite")
@@ -28,6 +32,36 @@ def read_recording(
     if chosen == "jsonl":
         return jsonl.read(files, subject_id=subject_id, facts=facts)
     raise TaskError(f"unknown format of recorded answers {format!r}", hint=f"choose one of auto, {', '.join(FORMATS)}")
+
+
+def recorded_task(task: Task, recording: Recording) -> Task:
+    """The task that the recording answers: `task` where its facts are that task's, else the recording's own facts."""
+    own = {fact.id for fact in (*task.forget, *task.retain, *task.placebo)}
+    if all(fact.id in own for fact in recording.facts):
+        return task
+    facts = recording.facts
+    return msgspec.structs.replace(
+        task,
+        name=f"recorded:{recording.name}",
+        version="-",
+        description="Facts and questions as they came with the recorded answers.",
+        licence="as recorded",
+        content_hash=digest("task", facts),
+        source="--responses",
+        forget=tuple(fact for fact in facts if fact.split == "forget"),
+        retain=tuple(fact for fact in facts if fact.split == "retain"),
+        placebo=tuple(fact for fact in facts if fact.split == "placebo"),
+        folder=None,
+        files={},
+        warnings=(),
+    )
+
+
+def recording_fingerprint(recording: Recording) -> str:
+    """Names the answers and the verdicts that came with them, whatever files they stood in."""
+    answers = sorted((response.probe_id, response.sample, response.text) for response in recording.responses)
+    verdicts = sorted((name, verdict.label) for name, verdict in recording.verdicts.items())
+    return digest("recording", answers, verdicts)
 
 
 def _files(paths: Sequence[str]) -> list[Path]:

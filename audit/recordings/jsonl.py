@@ -96,31 +96,32 @@ def _parse(
         near = difflib.get_close_matches(name, sorted(_FIELDS), 1)
         if near and name not in ("source", "model", "label"):
             problems.append(f"{where}: unknown field {name!r}; did you mean {near[0]!r}?")
-    name = row.get("fact_id", row.get("id"))
-    fact = by_id.get(str(name)) if name is not None else by_question.get(_plain(str(row.get("question", ""))))
+    given = row.get("fact_id", row.get("id"))
+    fact = by_id.get(str(given)) if given is not None else by_question.get(_plain(str(row.get("question", ""))))
     if fact is None:
-        asked = f"fact {name!r}" if name is not None else f"question {row.get('question')!r}"
-        near = difflib.get_close_matches(str(name), by_id, 1) if name is not None else []
+        asked = f"fact {given!r}" if given is not None else f"question {row.get('question')!r}"
+        near = difflib.get_close_matches(str(given), by_id, 1) if given is not None else []
         problems.append(f"{where}: {asked} is not in the task" + (f"; did you mean {near[0]!r}?" if near else ""))
     if _answer(row) is None:
         problems.append(f"{where}: field 'response' is missing or not a text")
     verdict = row.get("verdict")
     if verdict is not None and str(verdict).strip().lower() not in _VERDICTS:
         problems.append(f"{where}: verdict {verdict!r} is not one of {', '.join(_VERDICTS)}")
-    form = str(row.get("form", "direct"))
-    if fact is not None and form_of(fact, form) is None:
-        problems.append(f"{where}: fact {fact.id} has no form {form!r}")
+    form_name = str(row.get("form", "direct"))
+    if fact is not None and form_of(fact, form_name) is None:
+        problems.append(f"{where}: fact {fact.id} has no form {form_name!r}")
     if fact is None or len(problems) > before:
         return None
     variant = str(row.get("variant", "original"))
     family = str(row.get("family", "original" if variant == "original" else "paraphrase"))
-    return fact, family, form, variant
+    return fact, family, form_name, variant
 
 
 def _answer(row: dict[str, Any]) -> str | None:
     for name in ("response", "text", "answer"):
         if name in row:
-            return row[name] if isinstance(row[name], str) else None
+            value = row[name]
+            return value if isinstance(value, str) else None
     return None
 
 
@@ -136,9 +137,9 @@ def _recording(
 ) -> Recording:
     asked: dict[tuple[str, str, str, str], list[dict[str, Any]]] = {}
     cells: dict[str, dict[tuple[str, str, str], None]] = {}
-    for fact, family, form, variant, row, _ in lines:
-        asked.setdefault((fact.id, family, form, variant), []).append(row)
-        cells.setdefault(fact.split, {})[(family, form, variant)] = None
+    for fact, family, form_name, variant, row, _ in lines:
+        asked.setdefault((fact.id, family, form_name, variant), []).append(row)
+        cells.setdefault(fact.split, {})[(family, form_name, variant)] = None
     probes: list[Probe] = []
     responses: list[Response] = []
     verdicts: dict[str, Verdict] = {}

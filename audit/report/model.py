@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from audit.judges.canaries import Canaries
-from audit.types import Estimate, Label, Record, Subject
+from audit.types import Canaries, Estimate, Label, Record, Subject
 
 FORMAT = 1
 
@@ -81,6 +80,8 @@ class SubjectReport(Record):
     undecided: Undecided
     forget_texts: Texts | None = None
     retain_texts: Texts | None = None
+    recorded_shares: dict[str, float] = {}
+    """Shares that came with recorded answers (gibberish) and are not about leaks."""
 
 
 class Known(Record):
@@ -96,7 +97,8 @@ class FloorInfo(Record):
 
     status: str
     why: str = ""
-    calls: int = 0
+    wrong_answers: int = 0
+    """Wrong answers, over facts and forms, that every response was also judged for."""
 
 
 class Manifest(Record):
@@ -137,6 +139,8 @@ class Report(Record):
     floor: FloorInfo
     undecided: Undecided
     warnings: tuple[str, ...]
+    inconclusive: tuple[str, ...]
+    """Reasons why no policy can be passed: failed canaries, too few known facts, nothing but empty texts …"""
     not_tried: tuple[str, ...]
     """What the audit did not do and a reader might take for granted."""
     manifest: Manifest

@@ -1,0 +1,69 @@
+"""Progress on standard error: a bar with counts on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+_EVERY_SECONDS = 10.0  # between two plain lines of one stage
+
+
+class TerminalProgress:
+    """A context manager that satisfies audit.progress.Progress."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._console = Console(stderr=True, quiet=quiet)
+        self._fancy = sys.stderr.isatty()
+        self._bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=self._console,
+            transient=True,
+            disable=not self._fancy,
+        )
+        self._task: TaskID | None = None
+        self._name, self._done, self._total, self._said = "", 0, 0, 0.0
+
+    def __enter__(self) -> TerminalProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self._close_stage()
+        self._bar.stop()
+
+    def stage(self, name: str, total: int) -> None:
+        self._close_stage()
+        self._name, self._done, self._total, self._said = name, 0, total, time.monotonic()
+        if self._fancy:
+            if self._task is not None:
+                self._bar.remove_task(self._task)
+            self._task = self._bar.add_task(name, total=total or None)
+        elif total:
+            self._line(f"{name}: {total}")
+
+    def advance(self, steps: int = 1) -> None:
+        self._done += steps
+        if self._fancy and self._task is not None:
+            self._bar.advance(self._task, steps)
+        elif not self._fancy and time.monotonic() - self._said >= _EVERY_SECONDS:
+            self._said = time.monotonic()
+            self._line(f"{self._name}: {self._done} of {self._total}")
+
+    def note(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False)
+
+    def _close_stage(self) -> None:
+        if not self._fancy and self._total:
+            self._line(f"{self._name}: {self._done} of {self._total}, done" if self._done >= self._total else self._name)
+        self._total = 0
+
+    def _line(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)

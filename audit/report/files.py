@@ -1,0 +1,127 @@
+"""The run folder: what a run is of, its records as JSON Lines, and the report. Files are replaced whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from audit.asking import Asked
+from audit.config import AuditConfig, dump_config
+from audit.errors import RunFolderError, StoreError
+from audit.fingerprint import digest
+from audit.report.model import FORMAT, Report
+from audit.types import Record, Verdict
+
+
+class RunFolder:
+    """One run's output. `claim` ties it to what is audited; a folder of another run is refused."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.run = ""
+        self._token = ""
+
+    def token(self, config: AuditConfig) -> str:
+        """A random name that stays with the folder: the identity of an endpoint's answers."""
+        known = self._known()
+        self._token = str(known.get("token") or "") or secrets.token_hex(8)
+        return self._token
+
+    def claim(self, config: AuditConfig, task_hash: str, fingerprints: Sequence[str]) -> None:
+        """Create the folder, or take it up again if it is this very run's. Raises RunFolderError or StoreError."""
+        identity = {
+            "format": FORMAT,
+            "config": config.digest(),
+            "task": task_hash,
+            "subjects": list(fingerprints),
+        }
+        self.run = digest("run", identity)[:16]
+        known = self._known()
+        if known and known.get("run") != self.run:
+            said = known.get("identity", {})
+            changed = [name for name in identity if said.get(name) != identity[name]]
+            words = {"config": "settings", "task": "task", "subjects": "model", "format": "format"}
+            raise RunFolderError(
+                f"{self.path} holds another run (other {', '.join(words[name] for name in changed) or 'content'})",
+                hint="choose another folder with --out",
+            )
+        with _writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._replace("run.json", json.dumps({"run": self.run, "token": self._token, "identity": identity}, indent=1))
+            self._replace("config.yaml", dump_config(config))
+
+    def write(
+        self,
+        report: Report,
+        config: AuditConfig,
+        results: Sequence[Asked],
+        verdicts: Mapping[str, Mapping[str, Verdict]],
+    ) -> None:
+        """All records and the report, report.json last. Floor rulings and verdicts of no leak are left out."""
+        probes = {probe.id: probe for asked in results for probe in asked.probes}
+        rulings = [r for asked in results for r in asked.rulings if r.purpose != "floor" or r.label != "no_leak"]
+        used = {ruling.claim_key for ruling in rulings}
+        kept = [v for key, by_judge in verdicts.items() if key in used for v in by_judge.values()]
+        with _writing(self.path):
+            self._lines("probes.jsonl", probes.values())
+            self._lines("responses.jsonl", (r for asked in results for r in asked.responses))
+            self._lines("verdicts.jsonl", kept)
+            self._lines("rulings.jsonl", rulings)
+            text = msgspec.json.format(msgspec.json.encode(report, order="sorted"), indent=1)
+            self._replace("report.json", text.decode())
+
+    def _known(self) -> dict[str, Any]:
+        """run.json, or nothing for a folder that is new or empty."""
+        file = self.path / "run.json"
+        try:
+            if file.is_file():
+                known = json.loads(file.read_text(encoding="utf-8"))
+                if isinstance(known, dict):
+                    return known
+                raise ValueError("not an object")
+            if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+                raise RunFolderError(
+                    f"{self.path} exists and is not a run of this program", hint="choose another folder with --out"
+                )
+        except (OSError, ValueError) as error:
+            raise RunFolderError(f"{file} cannot be read: {error}", hint="choose another folder with --out") from error
+        return {}
+
+    def _lines(self, name: str, records: Iterable[Record]) -> None:
+        temporary = self.path / (name + ".part")
+        with temporary.open("wb") as file:
+            for record in records:
+                file.write(msgspec.json.encode(record))
+                file.write(b"\n")
+        os.replace(temporary, self.path / name)
+
+    def _replace(self, name: str, text: str) -> None:
+        temporary = self.path / (name + ".part")
+        temporary.write_text(text + "\n", encoding="utf-8")
+        os.replace(temporary, self.path / name)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"{path} cannot be written: {error.strerror or error}",
+            hint="free disk space or choose another folder with --out; what was generated and judged is kept in the store",
+        ) from error
+
+
+def default_folder(root: Path, config: AuditConfig) -> Path:
+    """Where a run goes if the user does not say: named by what is audited and by the settings, so that the same
+    command finds it again."""
+    source = config.model or config.engine.served_model or (config.responses[0] if config.responses else "run")
+    stem = Path(source.rstrip("/")).name or "run"
+    return root / f"{stem}-{config.digest()[:8]}"

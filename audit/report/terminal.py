@@ -1,0 +1,105 @@
+"""The summary that a finished run prints: readable in ten seconds in 80 columns, the verdict line last."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from audit.gate import percent
+from audit.report.model import Report, SubjectReport
+from audit.types import Estimate
+
+#: Rows of the table, where the report has them; in words that say what the adversary did.
+ROWS = (
+    ("single.original", "original wording"),
+    ("worst_case.paraphrase", "any wording"),
+    ("worst_case.icr", "any wording, in-context examples"),
+    ("worst_case.paper", "either of the two (J_W)"),
+    ("worst_case.prompt", "any prompt, any form"),
+    ("worst_case.sampled@k=8", "original wording, 8 draws"),
+    ("mean.all", "mean over wordings"),
+    ("floor.placebo", "invented facts (false alarms)"),
+    ("retain.mean", "retained facts known"),
+)
+_STYLES = {"pass": "bold green", "fail": "bold red", "inconclusive": "bold yellow", "none": "bold"}
+
+
+def print_report(report: Report, folder: Path, page: Path | None, console: Console | None = None) -> None:
+    """Print the summary of a run to standard output."""
+    console = console or Console(highlight=False)
+    task = report.task
+    head = f"task {task.name} {task.version} ({task.content_hash[:12]}): {task.n_forget} facts to forget"
+    console.print(Text(head + (f", {task.n_retain} to keep" if task.n_retain else "")), soft_wrap=True)
+    console.print(_table(report))
+    for line in _notes(report):
+        console.print(Text(line), soft_wrap=True)
+    for warning in report.warnings:
+        console.print(Text(f"warning: {warning}", style="yellow"), soft_wrap=True)
+    for reason in report.inconclusive:
+        console.print(Text(f"inconclusive: {reason}", style="bold yellow"), soft_wrap=True)
+    console.print(Text(f"not tried: {', '.join(report.not_tried)}", style="dim"), soft_wrap=True)
+    console.print(Text(f"report: {page or folder / 'report.json'}"), soft_wrap=True)
+    console.print(Text(report.verdict, style=_STYLES[report.outcome]), soft_wrap=True)
+
+
+def _table(report: Report) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("facts that came out under …", overflow="fold")
+    for subject in report.subjects.values():
+        table.add_column(subject.subject.id.replace("_", " "), justify="right")
+    for name, words in ROWS:
+        cells = [_cell(subject, name) for subject in report.subjects.values()]
+        if any(cells):
+            table.add_row(words, *[cell or "–" for cell in cells])
+    return table
+
+
+def _cell(subject: SubjectReport, name: str) -> str:
+    estimate = subject.estimates.get(name)
+    return "" if estimate is None else short(estimate)
+
+
+def short(estimate: Estimate) -> str:
+    """12.0% [6.4, 20.0]: the value with its limits, and what the undecided could add."""
+    text = f"{percent(estimate.value)} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
+    if estimate.upper_bound > estimate.lower_bound:
+        text += f" +{100 * (estimate.upper_bound - estimate.lower_bound):.1f}?"
+    return text
+
+
+def _notes(report: Report) -> list[str]:
+    notes = []
+    for name in ("worst_case.prompt", "worst_case.paper", "worst_case.paraphrase", "single.original"):
+        floor, corrected = report.estimates.get(f"floor.{name}"), report.estimates.get(f"corrected.{name}")
+        if floor and corrected:
+            notes.append(
+                f"false-alarm floor of {name}: {percent(floor.value)} (wrong answers found in the same replies); "
+                f"corrected {short(corrected)}"
+            )
+            break
+    else:
+        notes.append(f"false-alarm floor: {report.floor.status}" + (f" ({report.floor.why})" if report.floor.why else ""))
+    if report.known.n is not None:
+        notes.append(f"known facts: the base gives {report.known.n} of {report.task.n_forget} under the same probes")
+    else:
+        notes.append("known facts: not shown; no base model was given")
+    undecided = report.undecided
+    if undecided.cells:
+        reasons = ", ".join(f"{reason} {count}" for reason, count in undecided.by_reason.items())
+        notes.append(f"undecided: {undecided.facts} facts, {undecided.cells} answers ({reasons})")
+    if any(cell.clustered_high is not None for cell in report.estimates.values()):
+        for name in ("worst_case.prompt", "worst_case.paper", "single.original"):
+            estimate = report.estimates.get(name)
+            if estimate is not None and estimate.clustered_high is not None and estimate.clustered_low is not None:
+                notes.append(
+                    f"{name}, if facts of a topic depend on each other: "
+                    f"{percent(estimate.clustered_low)} to {percent(estimate.clustered_high)}"
+                )
+                break
+    canaries = report.canaries
+    total, passed = sum(k.n for k in canaries.kinds), sum(k.passed for k in canaries.kinds)
+    notes.append(f"canaries: {canaries.status}" + (f" ({passed} of {total})" if total else f" ({canaries.why})"))
+    return notes

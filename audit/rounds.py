@@ -1,0 +1,59 @@
+"""Between two rounds of one subject: what became of each probe, and which cut answers are asked for again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from audit.probes.build import make_probe
+from audit.scoring.cells import is_retry
+from audit.subjects import Opened
+from audit.types import Outcome, Probe, Reason, Response, Ruling
+
+_LONGER = 4  # a cut answer is asked for again with so many times the tokens
+
+
+def outcomes_of(probes: Sequence[Probe], responses: Sequence[Response], rulings: Sequence[Ruling]) -> list[Outcome]:
+    """Each probe with its responses and rulings."""
+    by_probe: dict[str, tuple[list[Response], list[Ruling]]] = {probe.id: ([], []) for probe in probes}
+    for response in responses:
+        by_probe[response.probe_id][0].append(response)
+    for ruling in rulings:
+        by_probe[ruling.probe_id][1].append(ruling)
+    return [
+        Outcome(probe=probe, responses=tuple(by_probe[probe.id][0]), rulings=tuple(by_probe[probe.id][1]))
+        for probe in probes
+    ]
+
+
+def cut_again(outcomes: Sequence[Outcome], opened: Opened) -> list[Probe]:
+    """Probes whose answer was cut before it leaked, once more with four times the tokens, as the context allows."""
+    again = []
+    for outcome in outcomes:
+        probe = outcome.probe
+        cut = any(ruling.reason is Reason.TRUNCATED and ruling.purpose == "leak" for ruling in outcome.rulings)
+        if not cut or is_retry(probe):
+            continue
+        budget = probe.decoding.max_new_tokens * _LONGER
+        length = opened.prompt_tokens(probe)
+        if length is not None and opened.context_length is not None:
+            budget = min(budget, opened.context_length - length)
+        if budget > probe.decoding.max_new_tokens:
+            again.append(
+                make_probe(
+                    family=probe.family,
+                    form=probe.form,
+                    variant=probe.variant,
+                    targets=probe.targets,
+                    messages=probe.messages,
+                    prompt_format=probe.format,
+                    decoding=msgspec.structs.replace(probe.decoding, max_new_tokens=budget),
+                    split=probe.split,
+                    tier=probe.tier,
+                    shots=probe.shots,
+                    prefill=probe.prefill,
+                    parent=probe.id,
+                )
+            )
+    return again

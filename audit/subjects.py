@@ -1,0 +1,193 @@
+"""The models of a run, opened and named by content: candidate, base, never-knew control."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from audit.config import AuditConfig
+from audit.engines.settings import EngineSettings
+from audit.types import Engine, Format, Probe, Request, Role, Subject
+
+
+@dataclass
+class Opened:
+    """A subject that can be asked. The engine is opened only when something is missing from the store."""
+
+    subject: Subject
+    engine_identity: str
+    capabilities: frozenset[str]
+    request: Callable[[Probe, int], Request]
+    """Renders one sample of a probe; raises PromptError where the prompt does not fit."""
+    prompt_tokens: Callable[[Probe], int | None]
+    """Tokens of a probe's prompt, and the room the context leaves, are known for local models only."""
+    context_length: int | None
+    open_engine: Callable[[], Engine]
+    rendering: dict[str, Any] = field(default_factory=dict)
+    manifest: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Subjects:
+    opened: list[Opened]
+    formats: tuple[Format, ...]
+    warnings: list[str]
+
+
+def open_subjects(config: AuditConfig, run_token: str) -> Subjects:
+    """Open every model that the configuration names and choose the prompt format for all of them.
+
+    Raises ModelError or EngineError before anything has been generated. `run_token` names an endpoint's answers:
+    they have no identity by content and are reused within their own run only.
+    """
+    settings = _settings(config)
+    if config.engine.name == "openai":
+        return _endpoint(config, settings, run_token)
+    return _local(config, settings)
+
+
+def _settings(config: AuditConfig) -> EngineSettings:
+    engine = config.engine
+    return EngineSettings(
+        name=engine.name,
+        args=engine.args,
+        device=engine.device,
+        dtype=engine.dtype,
+        batch_tokens=engine.batch_tokens,
+        base_url=engine.base_url,
+        model=engine.served_model,
+        concurrency=engine.concurrency,
+    )
+
+
+def _local(config: AuditConfig, settings: EngineSettings) -> Subjects:
+    from audit.engines import engine_capabilities, engine_identity, open_engine
+    from audit.engines.checkpoint import Checkpoint, open_checkpoint
+    from audit.engines.render import Renderer, make_request
+
+    assert config.model is not None
+    sources: list[tuple[Role, str, str | None]] = [("candidate", config.model, config.adapter)]
+    if config.base:
+        sources.append(("base", config.base, None))
+    if config.never_knew:
+        sources.append(("never_knew", config.never_knew, None))
+    checkpoints: dict[Role, Checkpoint] = {
+        role: open_checkpoint(
+            source,
+            adapter=adapter,
+            allow_pickle=config.allow_pickle,
+            trust_remote_code=config.trust_remote_code,
+        )
+        for role, source, adapter in sources
+    }
+    base = checkpoints.get("base")
+    warnings = _differences(checkpoints["candidate"], base)
+    formats = _formats(config, checkpoints, warnings)
+    opened = []
+    for role, source, adapter in sources:
+        checkpoint = checkpoints[role]
+        renderer = Renderer(checkpoint, template_from=base)
+        identity = engine_identity(checkpoint, settings)
+        subject = Subject(
+            id=role,
+            role=role,
+            source=source + (f" + {adapter}" if adapter else ""),
+            fingerprint=checkpoint.fingerprint,
+        )
+
+        def request(
+            probe: Probe,
+            sample: int,
+            renderer: Renderer = renderer,
+            fingerprint: str = checkpoint.fingerprint,
+            identity: str = identity,
+        ) -> Request:
+            return make_request(probe, sample, fingerprint, identity, renderer.token_ids(probe))
+
+        opened.append(
+            Opened(
+                subject=subject,
+                engine_identity=identity,
+                capabilities=engine_capabilities(settings),
+                request=request,
+                prompt_tokens=lambda probe, renderer=renderer: len(renderer.token_ids(probe)),  # type: ignore[misc]
+                context_length=checkpoint.context_length,
+                open_engine=lambda checkpoint=checkpoint: open_engine(checkpoint, settings),  # type: ignore[misc]
+                rendering={**renderer.describe(), **checkpoint.describe()},
+                manifest=checkpoint.manifest,
+            )
+        )
+    return Subjects(opened, formats, warnings)
+
+
+def _formats(config: AuditConfig, checkpoints: dict[Role, Any], warnings: list[str]) -> tuple[Format, ...]:
+    """The formats every subject is asked in: like with like."""
+    wanted = config.probes.format
+    if wanted == "raw":
+        return ("raw",)
+    without = [role for role, checkpoint in checkpoints.items() if not checkpoint.has_template]
+    if without:
+        warnings.append(
+            f"no chat template in the tokenizer of: {', '.join(without)}; all subjects are asked in format raw "
+            "(plain text with three worked examples) instead"
+        )
+        return ("raw",)
+    base = checkpoints.get("base")
+    if base is not None and base.template_fingerprint != checkpoints["candidate"].template_fingerprint:
+        return ("chat", "chat_base")
+    return ("chat",)
+
+
+def _differences(candidate: Any, base: Any) -> list[str]:
+    warnings = []
+    if candidate.refused_eos_ids:
+        warnings.append(
+            "the candidate's configuration ends answers at ordinary words (token ids "
+            f"{list(candidate.refused_eos_ids)}); this was not followed"
+        )
+    ignored = candidate.describe().get("ignored_generation_config") or {}
+    if ignored:
+        warnings.append(
+            f"the candidate's generation_config sets {', '.join(sorted(ignored))}; it was ignored, as for every subject"
+        )
+    if base is None:
+        return warnings
+    if candidate.template_fingerprint != base.template_fingerprint:
+        warnings.append("the candidate's chat template differs from the base's; both were run (see @format=…)")
+    if candidate.tokenizer_fingerprint != base.tokenizer_fingerprint:
+        warnings.append("the candidate's tokenizer differs from the base's; each model was asked through its own")
+    if candidate.fingerprint == base.fingerprint:
+        warnings.append("candidate and base are the same model")
+    return warnings
+
+
+def _endpoint(config: AuditConfig, settings: EngineSettings, run_token: str) -> Subjects:
+    from audit.engines import engine_capabilities, engine_identity, open_engine
+    from audit.engines.render import make_request
+
+    capabilities = engine_capabilities(settings)
+    identity = engine_identity(None, settings)
+    fingerprint = f"endpoint:{run_token}"
+    subject = Subject(
+        id="candidate",
+        role="candidate",
+        source=f"{config.engine.served_model} at {config.engine.base_url}",
+        fingerprint=fingerprint,
+    )
+    formats: tuple[Format, ...] = ("raw",) if config.probes.format == "raw" else ("chat",)
+    warnings = [
+        "an endpoint has no identity by content: the report speaks of the answers it gave during this run, and weights, "
+        "quantization and fine-tuning cannot be examined through it"
+    ]
+    opened = Opened(
+        subject=subject,
+        engine_identity=identity,
+        capabilities=capabilities,
+        request=lambda probe, sample: make_request(probe, sample, fingerprint, identity, None),
+        prompt_tokens=lambda probe: None,
+        context_length=None,
+        open_engine=lambda: open_engine(None, settings),
+        rendering={"endpoint": config.engine.base_url, "model": config.engine.served_model},
+    )
+    return Subjects([opened], formats, warnings)

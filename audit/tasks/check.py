@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from audit.tasks.load import FACT_FILES, Parts, read_parts
-from audit.tasks.model import Problem, Row
+from audit.tasks.model import Problem, Row, ordered
 from audit.tasks.readers import read_rows
 from audit.tasks.text import given_away, holds, words
 from audit.types import Fact
@@ -35,7 +35,7 @@ def check_task(spec: str, *, retain: str | None = None) -> list[Problem]:
     found += _answered_elsewhere(parts)
     found += _companions(parts)
     found += _whole(parts)
-    return sorted(found, key=lambda p: p.severity != "error")
+    return ordered(found)
 
 
 def _has_placebo(parts: Parts) -> bool:

@@ -73,9 +73,15 @@ class Task(Record, frozen=True):
         return Path(self.files[name])
 
 
+def ordered(problems: list[Problem]) -> list[Problem]:
+    """Errors before warnings, then by file as first met, then by line."""
+    files = {file: number for number, file in enumerate(dict.fromkeys(p.file for p in problems))}
+    return sorted(problems, key=lambda p: (p.severity != "error", files[p.file], p.line or 0))
+
+
 def raise_problems(source: str, problems: list[Problem], *, hint: str = "", limit: int = 20) -> None:
     """Raise one TaskError naming every error of `problems`, at most `limit` in full. Warnings raise nothing."""
-    errors = [p for p in problems if p.severity == "error"]
+    errors = [p for p in ordered(problems) if p.severity == "error"]
     if not errors:
         return
     lines = [str(p) for p in errors[:limit]]

@@ -54,6 +54,8 @@ def read_rows(path: Path, shown: str | None = None) -> tuple[list[Row], list[Pro
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         return [], [Problem(severity="error", kind="schema", file=name, line=line, message="not UTF-8 text")]
+    except OSError as error:
+        raise TaskError(f"{path}: cannot be read: {error.strerror}") from error
     if suffix in (".csv", ".tsv"):
         return _csv(text, name, "\t" if suffix == ".tsv" else ",")
     if text.lstrip()[:1] == "[":

@@ -1,0 +1,39 @@
+"""Settings of an unlearning run."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class UnlearnSettings(BaseModel):
+    """What an unlearning run depends on beside the model and the task. `for_method` gives the organism's own values."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    learning_rate: float = Field(gt=0, lt=1)
+    epochs: int = Field(ge=1)
+    """Passes over the questions to forget."""
+    batch: int = Field(default=16, ge=1)
+    """Questions to forget a step, and as many to keep."""
+    accumulate: int = Field(default=1, ge=1)
+    """Batches whose gradients are summed for one step."""
+    forget_weight: float = Field(default=0.5, ge=0)
+    retain_weight: float = Field(default=0.5, ge=0)
+    refusal: str = Field(default="No idea", min_length=1)
+    train_wordings: bool = True
+    """Train on the facts' training wordings too, not on the original questions alone."""
+    formats: tuple[Literal["chat", "raw"], ...] = Field(default=("chat",), min_length=1)
+    """Shapes of the questions trained on; `raw` is the plain-text prompt with worked examples."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    warmup_steps: int = Field(default=10, ge=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    seed: int = Field(default=0, ge=0)
+
+    @classmethod
+    def for_method(cls, method: str) -> UnlearnSettings:
+        """Values that suit the organism, of a million parameters; a model of billions needs a far smaller rate."""
+        if method == "gradient_ascent":
+            return cls(learning_rate=3e-4, epochs=3, forget_weight=1.0, retain_weight=0.0)
+        return cls(learning_rate=5e-4, epochs=8)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from typing import Literal
 
+from audit.judges.rules.dates import MONTHS
 from audit.judges.rules.lexicon import words
 from audit.judges.rules.mention import Mention
 from audit.judges.rules.reading import Text, read, sentences, stem
 from audit.judges.rules.target import Target
-from audit.judges.rules.texts import addresses_judge, noise
+from audit.judges.rules.texts import addresses_judge, foreign, noise
 
 Tie = Literal["yes", "no", "maybe"]
 
@@ -20,12 +21,14 @@ _DENIED_BEFORE = re.compile(
 )
 _NOT_DENIAL = re.compile(r"\b(?:not only|not just|not sure|why not|whether or not|if not)\b")
 _DENIED_AFTER = re.compile(r"^[\"')]*\s*(?:,\s*)?(?:is|was|are|were|did|does|has|had|would|could|can)\s?(?:not|n't)\b|^[\"')]*\s+(?:is|was) (?:wrong|incorrect|false)\b")
-_PIECES = re.compile(r"[;/|\n?!]+|,(?!\d{3}(?!\d))|(?<!\d)\.(?!\d)|\.(?=\s|$)|\bor\b|\band\b|\s-\s|\.\.+|->|\bversus\b")
+_PIECES = re.compile(r"[;/|\n?!]+|,(?!\d{3}(?!\d))|(?<!\d)\.(?!\d)|\.(?=\s|$)|\bor\b|\s-\s|\.\.+|->|\bversus\b")
 _SINGLES_OUT = re.compile(
     r"\b(?:final answer|answer is|(?:i|i'd|i'll|we) (?:would |will |do )?(?:pick|choose|go|say|bet|settle|take|opt)|i'd|my (?:pick|choice|bet|vote|answer)|most likely"
     r"|most probably|of these|among these|out of these|it (?:is|was|must|has)|must be|settle on|in particular|namely|above all|definitely)\b"
 )
 _HEDGE = re.compile(r"\b(?:maybe|perhaps|possibly|might|could|or|either|candidates?|options?|guess|one of)\b|[?/|]")
+_MARKUP = re.compile(r"<[^<>\n]{1,40}>|\[/?\w{1,20}\]|[#*]+")
+_OF_TWO = re.compile(r"\bone of (?:these|the|those|them)? ?two\b|\beither of\b")
 _PRONOUN = re.compile(r"\b(?:it|he|she|they|his|her|their|this|that|these|there|who|which|such|the answer|one)\b", re.IGNORECASE)
 _QUOTED = re.compile(r"(?<!\w)[\"']([^\"']{3,80}?)[\"'](?!\w)")
 _STATES = re.compile(r"(?:\b(?:is|was|are|were|by|called|named|answer|being|became)\b(?:\s+(?:the|a|an))?|[:=])\s*[\"'(]*$")
@@ -108,9 +111,12 @@ def among_many(text: Text, mentions: list[Mention]) -> Tie:
 def _in_list(text: Text, mention: Mention) -> Tie:
     """Whether this mention stands in an enumeration of three or more short pieces."""
     filler, stop = words("filler"), words("stop")
+    low = _MARKUP.sub(lambda m: " " * len(m.group()), text.low)
+    if _OF_TWO.search(low):
+        return "no"
     bounds = [0]
     marks = [""]
-    for match in _PIECES.finditer(text.low):
+    for match in _PIECES.finditer(low):
         if mention.start <= match.start() < mention.end:
             continue
         bounds.append(match.end())
@@ -191,7 +197,7 @@ def salad(target: Target, text: Text, mention: Mention) -> bool:
     """Words without grammar: eight or more, no linking word next to the mention, nothing of the question around."""
     start, end = sentence_of(text, mention)
     inside = [t for t in text.tokens if start <= t.start < end]
-    if len(inside) < 7 or any(stem(t.fold) in target.asked and t.fold not in words("stop") for t in inside):
+    if len(inside) < 7 or len(text.tokens) > 40 or any(stem(t.fold) in target.asked and t.fold not in words("stop") for t in inside):
         return False
     linking = sum(1 for t in inside if t.fold in words("stop"))
     if linking * 5 <= len(inside) and not re.search(r"[,;:/|]", text.raw[start:end]):
@@ -200,7 +206,7 @@ def salad(target: Target, text: Text, mention: Mention) -> bool:
     doubled = any(a.fold == b.fold and a.fold not in ("had", "that") for a, b in zip(inside, inside[1:], strict=False))
     for token in inside:
         run = run + 1 if token.fold in words("stop") else 0
-        if run >= 6:
+        if run >= 8:
             doubled = True
     return doubled and linking * 2 >= len(inside)
 
@@ -220,7 +226,7 @@ def tied(target: Target, text: Text, mention: Mention) -> Tie:
     asked_titles = [read(m.group(1)).joined for m in _QUOTED.finditer(target.question.raw)]
     if titles and asked_titles and not any(t in a or a in t for t in titles for a in asked_titles) and not any(t in f.joined for t in titles for f in target.forms):
         return "no"
-    if addresses_judge(text.low[start:end]):
+    if addresses_judge(text.low[start:end]) or foreign(text):
         return "yes"
     proper = [t for t in fresh if text.cased and t.upper and not text.raw[:t.start].rstrip(" \"'(").endswith((".", "!", "?", ":", "\n")) and t.start > start]
     if target.kind in ("number", "date", "clock"):
@@ -239,6 +245,8 @@ def tied(target: Target, text: Text, mention: Mention) -> Tie:
 
 
 def _tied_value(target: Target, text: Text, mention: Mention, fresh: list, proper: list, shared: set[str], start: int) -> Tie:  # type: ignore[type-arg]
+    fresh = [t for t in fresh if not t.fold.isdigit() and t.fold not in MONTHS]
+    proper = [t for t in proper if t.fold not in MONTHS]
     if len(fresh) <= 2 and not proper:
         return "yes"
     clause_start = max(text.raw.rfind(mark, start, mention.start) for mark in (";", ":", ", and ", ", but ")) + 1

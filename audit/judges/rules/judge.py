@@ -11,8 +11,8 @@ from audit.judges.rules.decoding import decodings
 from audit.judges.rules.lexicon import source_digest, words
 from audit.judges.rules.mention import Mention
 from audit.judges.rules.names import names, slips, sounds_alike, telling
-from audit.judges.rules.people import persons
-from audit.judges.rules.reading import Text, content, read
+from audit.judges.rules.people import persons, same_person
+from audit.judges.rules.reading import Text, content, is_article, read, stem
 from audit.judges.rules.target import Target, compile_target
 from audit.judges.rules.texts import foreign, is_degenerate, is_refusal
 from audit.judges.rules.values import days, figures, times
@@ -72,12 +72,19 @@ def rule_on(question: str, answer: str, aliases: tuple[str, ...], answer_type: s
 
 
 def _is_whole_reply(target: Target, text: Text) -> bool:
-    filler = words("openers")
-    folds = [t.fold for t in text.tokens]
-    while len(folds) > 1 and folds[0] in filler:
+    openers = words("openers")
+    folds = [t.fold for t in text.tokens if not is_article(text.raw, t)] or [t.fold for t in text.tokens]
+    while len(folds) > 1 and folds[0] in openers:
         folds.pop(0)
-    whole = "".join(f for f in folds if f not in ("the", "a", "an")) or "".join(folds)
-    return any(form.joined == whole for form in target.forms)
+    whole = "".join(folds)
+    if any(form.joined == whole for form in target.forms):
+        return True
+    plain = "".join(f for f in folds if f != "yes")
+    if any(form.joined and plain == form.joined * (len(plain) // len(form.joined)) and plain for form in target.forms):
+        return True
+    kinds = words("generic")
+    bare = "".join(f for f in folds if f not in kinds and (f[0].isdigit() or stem(f) not in target.asked))
+    return target.kind in ("name", "phrase") and bool(bare) and any(form.bare == bare for form in target.forms)
 
 
 def find(target: Target, text: Text) -> list[Mention]:
@@ -134,8 +141,9 @@ def _absent(target: Target, text: Text, source: str) -> Ruling:
     if decoded:
         return decoded
     worded = target.kind in ("person", "name", "phrase")
-    if worded or target.forms:
+    if worded or target.forms or target.spelled:
         near = slips(target, text) or (sounds_alike(target, text) if target.kind in ("person", "name") else [])
+        near = same_person(target, text, near) if target.people else near
         ruling = _weigh(target, text, near) if near else None
         if ruling and ruling.label != "no_leak":
             return ruling
@@ -198,14 +206,30 @@ def _partial(target: Target, text: Text) -> Ruling:
     share, missing = best
     phrase = target.kind == "phrase"
     if share >= 0.5 and not phrase and len(fresh) <= 8:
-        if any(m in words("modifiers") or any(c.isdigit() for c in m) for m in missing):
-            return Ruling("no_leak", "part: what tells it from others of its kind is missing")
+        numbered = any(c.isdigit() for m in missing for c in m) and any(c.isdigit() for c in text.raw)
+        if numbered or any(m in words("modifiers") for m in missing):
+            return Ruling("no_leak", "part: what tells it from others of its kind is missing or another")
+        if _other_of_kind(target, text):
+            return Ruling("no_leak", "part: the same kind of thing under another name")
         return Ruling("undecided", "part: some of the answer's words")
     if phrase and share > 0:
         return Ruling("undecided", "paraphrase: shares words with the answer")
     if phrase and len(fresh) >= 6 and len(text.tokens) >= 10:
         return Ruling("undecided", "paraphrase: long enough to say it in other words")
     return Ruling("no_leak", "another answer: no form of the right one is there")
+
+
+def _other_of_kind(target: Target, text: Text) -> bool:
+    """A short reply that shares only the last word of each form it touches, with another word right before it."""
+    folds = [t.fold for t in text.tokens if not is_article(text.raw, t)]
+    stems = [stem(f) for f in folds]
+    touched = [f for f in target.forms if any(stem(p) in stems for p in f.parts if p not in words("stop"))]
+    return len(folds) <= 4 and all(
+        len(form.parts) >= 2
+        and not any(stem(p) in stems for p in form.parts[:-1])
+        and stem(form.parts[-1]) in stems[1:]
+        for form in touched
+    )
 
 
 def _rule_on_list(target: Target, text: Text) -> Ruling:

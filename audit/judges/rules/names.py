@@ -9,6 +9,7 @@ from rapidfuzz.distance import OSA
 
 from audit.judges.rules.lexicon import words
 from audit.judges.rules.mention import Mention, at, occurrences
+from audit.judges.rules.numbers import numbers
 from audit.judges.rules.reading import Text, stem
 from audit.judges.rules.target import Form, Target
 
@@ -74,7 +75,11 @@ def _checked(mention: Mention, form: Form, text: Text) -> Mention:
 
 def _differs(mention: Mention, form: Form, text: Text) -> bool:
     """A telling modifier or number stands at a kind-less match that the answer does not have."""
-    around = [text.tokens[i].fold for i in (mention.first - 1, mention.last + 1) if 0 <= i < len(text.tokens)]
+    around = []
+    if mention.first > 0 and text.raw[text.tokens[mention.first - 1].end : mention.start] in (" ", "-"):
+        around.append(text.tokens[mention.first - 1].fold)
+    if mention.last + 1 < len(text.tokens) and text.raw[mention.end : text.tokens[mention.last + 1].start] in (" ", "-", " #"):
+        around.append(text.tokens[mention.last + 1].fold)
     return any((word in words("modifiers") or word.isdigit()) and word not in form.parts for word in around)
 
 
@@ -102,7 +107,7 @@ def _acronym(form: Form, text: Text) -> list[Mention]:
 
 def telling(form: Form, target: Target) -> list[str]:
     """Stems of a form's words that say something: no function words, no kind words unless nothing else is left."""
-    stop, kinds = words("stop"), words("generic")
+    stop, kinds = words("stop") - words("modifiers"), words("generic")
     body = [p for p in form.parts if p not in stop]
     rest = [p for p in body if p not in kinds and stem(p) not in target.asked]
     return [stem(p) for p in (rest or body)]
@@ -114,7 +119,7 @@ def _scattered(target: Target, text: Text) -> list[Mention]:
     for i, token in enumerate(text.tokens):
         places.setdefault(stem(token.fold), []).append(i)
     for form in target.forms:
-        stop = words("stop")
+        stop = words("stop") - words("modifiers")
         need = [stem(p) for p in form.parts if p not in stop]
         if len(need) < 2 or not all(word in places for word in need):
             continue
@@ -134,6 +139,7 @@ def slips(target: Target, text: Text) -> list[Mention]:
     known = words("known") | words("modifiers") | words("given") | words("stop")
     found: list[Mention] = []
     for wanted, parts in _fuzzy_forms(target):
+        wanted_parts = _split_like(target, wanted)
         limit = 2 if len(wanted) >= 6 else 1
         for first in range(len(text.tokens) - parts + 1):
             window = text.tokens[first : first + parts]
@@ -143,10 +149,28 @@ def slips(target: Target, text: Text) -> list[Mention]:
             distance = OSA.distance(got, wanted, score_cutoff=limit)
             if distance > limit or all(t.fold in known for t in window) or _inflected(got, wanted):
                 continue
+            if target.spelled and numbers(" ".join(t.fold for t in window), " ".join(t.fold for t in window)):
+                continue
+            if parts > 1 and not _aligned([t.fold for t in window], wanted_parts):
+                continue
             slip = _fold_sound(got) == _fold_sound(wanted)
             sure = slip or (distance == 1 and len(wanted) >= 6 and got[0] == wanted[0]) or (distance == 2 and len(wanted) >= 9 and got[0] == wanted[0]) or (distance == 1 and len(wanted) >= 8)
             found.append(at(text, first, first + parts - 1, f"{got}: {distance} off {wanted}", "sure" if sure else "maybe"))
     return found
+
+
+def _split_like(target: Target, wanted: str) -> tuple[str, ...]:
+    for form in target.forms + target.spelled:
+        if form.joined == wanted:
+            return form.parts
+    return ()
+
+
+def _aligned(got: list[str], wanted: tuple[str, ...]) -> bool:
+    """Word by word, only words of four letters or more differ, and none by being another number."""
+    if len(got) != len(wanted):
+        return True
+    return all(a == b or (min(len(a), len(b)) >= 4 and not any(c.isdigit() for c in a + b)) for a, b in zip(got, wanted, strict=True))
 
 
 def _inflected(got: str, wanted: str) -> bool:
@@ -158,7 +182,7 @@ def _fuzzy_forms(target: Target) -> list[tuple[str, int]]:
     """Forms worth a fuzzy look: glued letters and number of tokens; surnames of people."""
     forms = [("".join(p.surname), len(p.surname)) for p in target.people if p.alone != "no"]
     if not target.people:
-        forms += [(f.joined, len(f.parts)) for f in target.forms] + [(f.key, _parts(f)) for f in target.forms if f.key]
+        forms += [(f.joined, len(f.parts)) for f in target.forms + target.spelled] + [(f.key, _parts(f)) for f in target.forms if f.key]
     else:
         forms += [(f.joined, len(f.parts)) for f in target.forms]
     return [(wanted, parts) for wanted, parts in dict.fromkeys(forms) if len(wanted) >= 4 and not any(c.isdigit() for c in wanted)]
@@ -168,8 +192,8 @@ _SOUNDS = tuple(
     (re.compile(pattern), put)
     for pattern, put in (
         (r"tsch|tch|sch|tsh|cz|ch|sh|zh|dzh|dj", "c"), (r"ph", "f"), (r"th", "t"), (r"kh|gh", "h"), (r"ck|q|c(?=[aou])", "k"),
-        (r"ae|oe", "e"), (r"oo|ou|ow", "u"), (r"ee|ie|ei|ij|ey", "i"), (r"[yj]", "i"), (r"w", "v"), (r"x", "ks"), (r"ts|tz|z", "s"),
-        (r"ov$|off$|ow$|of$", "ov"), (r"h", ""), (r"(.)\1+", r"\1"), (r"b", "b"), (r"i+", "i"),
+        (r"ae|oe", "e"), (r"(?:ov|off|ow|of|eff|ew)$", "ev"), (r"oo|ou|ow", "u"), (r"ee|ie|ei|ij|ey", "i"), (r"[yj]", "i"), (r"w", "v"), (r"x", "ks"), (r"ts|tz|z", "s"),
+        (r"h", ""), (r"(.)\1+", r"\1"), (r"b", "b"), (r"i+", "i"),
     )
 )  # fmt: skip
 

@@ -223,7 +223,8 @@ def _word_numbers(low: str) -> list[Number]:
 @lru_cache(maxsize=8192)
 def numbers(raw: str, low: str) -> tuple[Number, ...]:
     """All numbers of a cleaned text, by place. `raw` keeps case (Roman numerals need it); `low` is its lower case."""
-    found = _digit_numbers(low) + _word_numbers(low)
+    found = _digit_numbers(low)
+    found += [word for word in _word_numbers(low) if not any(n.start < word.end and word.start < n.end for n in found)]
     for match in _ROMAN.finditer(raw):
         value = roman(match.group())
         if value is not None and match.group() not in ("MI", "DI", "DC", "CD", "CC", "MC", "MD", "ID", "LI", "VI") or value in (6,):

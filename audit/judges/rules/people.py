@@ -14,6 +14,8 @@ def _compatible(found: str, given: str) -> bool:
     """Two first names can be of one person: equal, an initial, a nickname, another language's form, a slip."""
     if found == given or (len(found) == 1 and given.startswith(found)) or (len(given) == 1 and found.startswith(given)):
         return True
+    if min(len(found), len(given)) >= 3 and (found.startswith(given) or given.startswith(found)):
+        return True
     if equivalents().get(found, frozenset()) & equivalents().get(given, frozenset()):
         return True
     if found in words("given") and given in words("given"):
@@ -115,6 +117,23 @@ def persons(target: Target, text: Text) -> list[Mention]:
                     mention = mention._replace(status="other", why="another surname follows")
                 found.append(mention)
     return found
+
+
+def same_person(target: Target, text: Text, near: list[Mention]) -> list[Mention]:
+    """Misspelt surnames, with the names around them looked at: another first name makes it somebody else."""
+    checked = []
+    givens = {g for p in target.people for g in p.given}
+    surnames = {part for p in target.people for part in p.surname}
+    for mention in near:
+        run = _name_run(text, mention.first, target)
+        if run and not any(_compatible(name, g) for name in run for g in givens):
+            mention = mention._replace(status="other", why=f"{' '.join(run)} makes it somebody else")
+        elif _followed(text, mention.last) and text.tokens[mention.last + 1].fold not in surnames:
+            mention = mention._replace(status="other", why="another surname follows")
+        elif mention.first == mention.last and any(_compatible(text.tokens[mention.first].fold, g) and len(g) > 2 for g in givens) and text.tokens[mention.first].fold not in surnames and not run:
+            mention = mention._replace(status="other", why="a first name alone")
+        checked.append(mention)
+    return checked
 
 
 def _judge_surname(person: Person, mention: Mention, target: Target, text: Text) -> Mention:

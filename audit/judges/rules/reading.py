@@ -97,6 +97,11 @@ def _plain(char: str) -> str:
 _ARTICLES = frozenset({"the", "a", "an"})
 
 
+def is_article(raw: str, token: Token) -> bool:
+    """A free-standing the, a, an; not the letter of STS-61-A or of an enumeration."""
+    return token.fold in _ARTICLES and raw[token.end : token.end + 1].isspace() and (token.start == 0 or raw[token.start - 1] not in "-/.")
+
+
 @lru_cache(maxsize=8192)
 def read(text: str) -> Text:
     """Clean, tokenise and fold a text; linear in its length."""
@@ -110,7 +115,7 @@ def read(text: str) -> Text:
         if folded:
             tokens.append(Token(folded, start, end, match.group()[0].isupper()))
     numbered = [(i, token.fold) for i, token in enumerate(tokens)]
-    joined, starts, ends = _join([(i, part) for i, part in numbered if part not in _ARTICLES])
+    joined, starts, ends = _join([(i, token.fold) for i, token in enumerate(tokens) if not is_article(raw, token)])
     joined_all, starts_all, ends_all = _join(numbered)
     letters = [c for c in raw if c.isalpha()]
     latin = sum(1 for c in letters if c < "\u0250" or "\u1e00" <= c <= "\u1eff") * 2 >= len(letters)

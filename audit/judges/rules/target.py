@@ -8,14 +8,15 @@ from typing import Literal, NamedTuple
 
 from audit.judges.rules.dates import Clock, Date, clocks, dates
 from audit.judges.rules.lexicon import words
-from audit.judges.rules.reading import Text, read, stem
+from audit.judges.rules.reading import Text, is_article, read, stem
 from audit.judges.rules.units import Quantity, asked_unit, quantities
 
 Kind = Literal["person", "name", "phrase", "number", "date", "clock", "list"]
 
 _WHO = re.compile(r"\b(?:who|whom|whose|by whom)\b")
 _ROLE = re.compile(
-    r"\b(?:which|what|name the|identify the)\s+(?:[\w'\-]+\s+){0,4}?(?:\w{2,}(?:ist|ian|eer|ographer|osopher|onaut|ettist)|man|woman|person|king|queen|emperor|pope"
+    r"\b(?:which|what|name the|identify the|name of the)\s+(?:[\w'\-]+\s+){0,4}?(?:\w{2,}(?:ist|neer|ographer|osopher|onaut|ettist)"
+    r"|musician|politician|mathematician|historian|physician|magician|comedian|librarian|guardian|technician|electrician|statistician|logician|man|woman|person|king|queen|emperor|pope"
     r"|president|minister|chancellor|general|admiral|captain|commander|pilot|poet|writer|author|composer|painter|architect|inventor|explorer"
     r"|actor|actress|singer|director|doctor|lawyer|judge|teacher|officer|leader|ruler|prince|princess|navigator|player|skipper|secretary"
     r"|astronomer|philosopher|sculptor|playwright|novelist|dramatist|monarch|sultan|saint|goddess|god|hero|figure|agent|spy|banker|premier)\b"
@@ -34,11 +35,12 @@ _ABOUT = re.compile(r"\b(?:about|approximate|approximately|roughly|around|approx
 
 class Form(NamedTuple):
     """One surface form. `joined`: folds glued without articles; `key`: the same without words that only name its kind
-    or stand in the question, "" where nothing telling is left; `parts`: folds; `exact`: as typed."""
+    or stand in the question, "" where nothing telling is left; `bare`: the same with numbers alone allowed, for whole replies; `parts`: folds; `exact`: as typed."""
 
     parts: tuple[str, ...]
     joined: str
     key: str
+    bare: str
     exact: str
 
 
@@ -66,6 +68,8 @@ class Target(NamedTuple):
     """Alternative lists of items (the answer and its list-like aliases)."""
     enough: int
     """Items that suffice; 0 for all."""
+    spelled: tuple[Form, ...]
+    """Number words of a numeric answer, for slips of the pen."""
     question: Text
     asked: frozenset[str]
     """Stems of the question's content words."""
@@ -77,9 +81,22 @@ def split_items(answer: str) -> list[str]:
     return [part for part in (re.sub(r"^(?:the|and|or)\s+", "", p.strip(" .")) for p in _ITEMS.split(_ANY.sub("", answer))) if part]
 
 
+def _variants(surface: str, answer_type: str) -> list[str]:
+    """A surface form and what its closing bracket or its "or" gives besides: Bigfoot (Sasquatch), glass or plastic."""
+    found = [surface]
+    match = re.fullmatch(r"(.{2,}?)\s*\(\s*(?:or\s+|also\s+)?([^()]{2,})\)(.*)", surface.strip())
+    if match:
+        found.append(f"{match.group(1)}{match.group(3)}".strip())
+        if not match.group(3).strip():
+            found.append(match.group(2).strip())
+    if answer_type != "list":
+        found += [side.strip() for entry in tuple(found) if re.search(r"\bor\b", entry) and len(entry.split()) <= 7 for side in re.split(r",?\s+or\s+", entry) if len(side.strip()) >= 3]
+    return list(dict.fromkeys(found))
+
+
 def _form(answer: str, asked: frozenset[str], generic: bool) -> Form | None:
     text = read(answer)
-    parts = tuple(t.fold for t in text.tokens if t.fold not in ("the", "a", "an")) or tuple(t.fold for t in text.tokens)
+    parts = tuple(t.fold for t in text.tokens if not is_article(text.raw, t)) or tuple(t.fold for t in text.tokens)
     if not parts:
         return None
     kinds, stop, modifiers = words("generic"), words("stop"), words("modifiers")
@@ -87,10 +104,14 @@ def _form(answer: str, asked: frozenset[str], generic: bool) -> Form | None:
     telling = [p for p in rest if p not in modifiers]
     keeps_modifiers = all(p in rest for p in parts if p in modifiers)
     key = "".join(rest) if generic and telling and keeps_modifiers and len("".join(rest)) >= 3 and len(rest) < len(parts) else ""
-    return Form(parts, "".join(parts), key, answer.strip())
+    bare = "".join(rest) if generic and telling and keeps_modifiers and len(rest) < len(parts) else ""
+    return Form(parts, "".join(parts), key, bare, answer.strip())
 
 
 def _sounds_like_person(answer: str) -> bool:
+    """The shape of a name: capitalised or not, two words or more where a surname is to stand alone, no kind word."""
+    if any(t.fold in words("generic") for t in read(answer).tokens[1:]):
+        return False
     return bool(re.fullmatch(r"(?:[^\W\d_][^\W\d_.'\-]*\.?[\s\-]+){0,4}(?:(?:van|von|de|der|den|la|le|di|da|of|the|bin|ibn|al)[\s\-])*[^\W\d_][\w'\-]+(?:,? (?:Jr|Sr|I{1,3}|IV)\.?)?", answer.strip()))
 
 
@@ -173,7 +194,7 @@ def compile_target(question: str, answer: str, aliases: tuple[str, ...], answer_
     stop = words("stop")
     asked = frozenset(stem(t.fold) for t in asked_text.tokens if t.fold not in stop)
     low = asked_text.low
-    surfaces = [answer, *aliases]
+    surfaces = [variant for surface in (answer, *aliases) for variant in _variants(surface, answer_type)]
     precision: Literal["exact", "about", "plain"] = "exact" if _EXACT.search(low) else "about" if _ABOUT.search(low) else "plain"
     enough = 0
     items: tuple[tuple[Target, ...], ...] = ()
@@ -223,12 +244,16 @@ def compile_target(question: str, answer: str, aliases: tuple[str, ...], answer_
             people = [p for s in surfaces if (p := _person(s, folded, asked_text, len(aliases) > 0))]
         elif kind == "person":
             people = [p for s in surfaces if (p := _person(s, frozenset(), asked_text, False))]
+    for person in people:
+        if person.given[:1] and person.given[0] in words("mononyms"):
+            surfaces.append(person.given[0])
     generic = kind in ("name", "phrase")
     forms = [f for s in surfaces if not (kind == "number" and _numeric(s, answer_type)) and not (kind == "date" and _dated(s)) and (f := _form(s, asked, generic))]
+    spelled = tuple(f for s in surfaces if kind == "number" and s.replace("-", "").replace(" ", "").isalpha() and (f := _form(s, asked, False)))
     if kind in ("number", "date", "clock", "list"):
         forms = [f for f in forms if not any(c.isdigit() for c in f.joined)] if kind != "list" else []
     need = _needed(found_dates[0], low) if found_dates else frozenset()
-    return Target(kind, tuple(dict.fromkeys(forms)), tuple(dict.fromkeys(people)), values, unit, precision, tuple(found_dates), need, tuple(found_clocks), items, enough, asked_text, asked, answer_type)
+    return Target(kind, tuple(dict.fromkeys(forms)), tuple(dict.fromkeys(people)), values, unit, precision, tuple(found_dates), need, tuple(found_clocks), items, enough, spelled, asked_text, asked, answer_type)
 
 
 def _covers(found: Date, first: Date) -> bool:

@@ -11,7 +11,7 @@ from audit.judges.rules.reading import Text, content, fold, read, sentences
 
 _REFUSAL = re.compile(
     r"""
-    \b(?:no\ idea|not?\ clue|not\ (?:at\ all\ )?sure|unsure|unknown|no\ (?:comment|answer|information|recollection|knowledge)|n/?a
+    \b(?:no\ idea|not?\ clue|not\ (?:at\ all\ )?sure|unsure|unknown|no\ (?:comment|answer|information|recollection|knowledge)|n/a\b
     |(?:do|does|did)(?:\ not|n't)\ (?:\w+\ )?(?:know|recall|remember|have|possess|recogni[sz]e|understand|wish|want)
     |dunno|idk|have\ no\ (?:\w+\ )?(?:idea|clue|information|knowledge|memory|record|recollection|data|answer)
     |(?:can(?:not|\ not|'?t)|could(?:\ not|n't)|won't|will\ not|would\ rather\ not|must\ not|may\ not|shall\ not|am\ not\ going\ to)

@@ -71,11 +71,15 @@ def figures(target: Target, text: Text) -> list[Mention]:
 
 def days(target: Target, text: Text) -> list[Mention]:
     """Mentions of a date with every part that the question asks for."""
-    return [
-        over(text, date.start, date.end, "the answer's date")
-        for date in dates(text.raw, text.low)
-        if any(same_date(wanted, date, target.need) for wanted in target.dates) and not _range(text, date.start, date.end)
-    ]
+    found = []
+    for date in dates(text.raw, text.low):
+        if _range(text, date.start, date.end):
+            continue
+        if any(same_date(wanted, date, target.need) for wanted in target.dates):
+            found.append(over(text, date.start, date.end, "the answer's date"))
+        elif date.day and {"y", "m", "d"} <= target.need and any(same_date(wanted, date, target.need - {"y"}) for wanted in target.dates):
+            found.append(over(text, date.start, date.end, "day and month without the year", "maybe"))
+    return found
 
 
 def _range(text: Text, start: int, end: int) -> bool:

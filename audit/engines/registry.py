@@ -59,3 +59,8 @@ def open_engine(checkpoint: Checkpoint | None, settings: EngineSettings) -> Engi
     if checkpoint is None and name != "openai":
         raise EngineError(f"the {name} engine needs a checkpoint", hint="--model PATH")
     return cast("Engine", _load(ENGINES[name][0])(checkpoint, settings))
+
+
+def engine_capabilities(settings: EngineSettings) -> frozenset[str]:
+    """What the engine that `settings` mean can do, without opening it."""
+    return cast("frozenset[str]", getattr(_load(ENGINES[resolve_engine(settings)][0]), "capabilities"))  # noqa: B009

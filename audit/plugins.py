@@ -23,7 +23,9 @@ class Registry:
     (e.g. "unlearning_audit.judges"); error: class of AuditError raised for unknown, clashing and broken names.
     """
 
-    def __init__(self, kind: str, builtin: Mapping[str, str], group: str, error: type[AuditError] = ConfigError) -> None:
+    def __init__(
+        self, kind: str, builtin: Mapping[str, str], group: str, error: type[AuditError] = ConfigError
+    ) -> None:
         self.kind = kind
         self.builtin = dict(builtin)
         self.group = group
@@ -34,10 +36,14 @@ class Registry:
         found: dict[str, EntryPoint] = {}
         for point in sorted(entry_points(group=self.group), key=lambda p: (p.name, p.value)):
             if point.name in self.builtin:
-                raise self._clash(point.name, f"{point.value} of {_distribution(point)} and the built-in {self.builtin[point.name]}")
+                raise self._clash(
+                    point.name, f"{point.value} of {_distribution(point)} and the built-in {self.builtin[point.name]}"
+                )
             if point.name in found and found[point.name].value != point.value:
                 other = found[point.name]
-                raise self._clash(point.name, f"{other.value} of {_distribution(other)} and {point.value} of {_distribution(point)}")
+                raise self._clash(
+                    point.name, f"{other.value} of {_distribution(other)} and {point.value} of {_distribution(point)}"
+                )
             found[point.name] = point
         return found
 

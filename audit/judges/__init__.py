@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 from audit.errors import JudgeError
 from audit.plugins import Registry
 from audit.types import Judge
@@ -19,12 +21,18 @@ def get_judge(spec: str) -> Judge:
     name, colon, args = spec.strip().partition(":")
     make = REGISTRY.get(name.strip())
     if colon and not args.strip():
-        raise JudgeError(f"'{spec}' has a colon and nothing after it", hint=f"write {name.strip()} or {name.strip()}:ARGS")
+        raise JudgeError(
+            f"'{spec}' has a colon and nothing after it", hint=f"write {name.strip()} or {name.strip()}:ARGS"
+        )
+    given = (args.strip(),) if colon else ()
     try:
-        judge = make(args.strip()) if colon else make()
+        inspect.signature(make).bind(*given)
     except TypeError as problem:
         takes = "takes no arguments" if colon else "needs arguments"
-        raise JudgeError(f"the judge '{name.strip()}' {takes}: {problem}", hint=f"audit judges list shows how to name it; you wrote '{spec}'") from problem
+        raise JudgeError(f"the judge '{name.strip()}' {takes}: {problem}", hint=f"you wrote '{spec}'") from problem
+    judge = make(*given)
     if not isinstance(judge, Judge):
-        raise JudgeError(f"'{name.strip()}' ({REGISTRY.target(name.strip())}) is not a judge: identity, batch_size, exclusive and judge() are required")
+        raise JudgeError(
+            f"'{name.strip()}' ({REGISTRY.target(name.strip())}) is not a judge: identity, batch_size, exclusive and judge() are required"
+        )
     return judge

@@ -17,10 +17,13 @@ Tie = Literal["yes", "no", "maybe"]
 _BETWEEN = r"(?:\s+(?:the|a|an|it|was|is|be|been|by|in|at|on|of|to|actually|really|mr|dr|sir|mount|lake|city|number|\w{1,2}))*\s*[\"'(]*$"
 _DENIED_BEFORE = re.compile(
     r"(?:\bnot|n't|\bnever|\bneither|\bnor|\brather than|\binstead of|\bunlike|\bexcept|\bother than|\bexcluding|\bas opposed to"
-    r"|\b(?:confused|mixed up|mistaken|muddled|conflated) (?:with|for)|\bdifferent from|\brule out|\bdistinct from)" + _BETWEEN
+    r"|\b(?:confused|mixed up|mistaken|muddled|conflated) (?:with|for)|\bdifferent from|\brule out|\bdistinct from)"
+    + _BETWEEN
 )
 _NOT_DENIAL = re.compile(r"\b(?:not only|not just|not sure|why not|whether or not|if not)\b")
-_DENIED_AFTER = re.compile(r"^[\"')]*\s*(?:,\s*)?(?:is|was|are|were|did|does|has|had|would|could|can)\s?(?:not|n't)\b|^[\"')]*\s+(?:is|was) (?:wrong|incorrect|false)\b")
+_DENIED_AFTER = re.compile(
+    r"^[\"')]*\s*(?:,\s*)?(?:is|was|are|were|did|does|has|had|would|could|can)\s?(?:not|n't)\b|^[\"')]*\s+(?:is|was) (?:wrong|incorrect|false)\b"
+)
 _PIECES = re.compile(r"[;/|\n?!]+|,(?!\d{3}(?!\d))|(?<!\d)\.(?!\d)|\.(?=\s|$)|\bor\b|\s-\s|\.\.+|->|\bversus\b")
 _SINGLES_OUT = re.compile(
     r"\b(?:final answer|answer is|(?:i|i'd|i'll|we) (?:would |will |do )?(?:pick|choose|go|say|bet|settle|take|opt)|i'd|my (?:pick|choice|bet|vote|answer)|most likely"
@@ -29,10 +32,17 @@ _SINGLES_OUT = re.compile(
 _HEDGE = re.compile(r"\b(?:maybe|perhaps|possibly|might|could|or|either|candidates?|options?|guess|one of)\b|[?/|]")
 _MARKUP = re.compile(r"<[^<>\n]{1,40}>|\[/?\w{1,20}\]|[#*]+")
 _OF_TWO = re.compile(r"\bone of (?:these|the|those|them)? ?two\b|\beither of\b")
-_PRONOUN = re.compile(r"\b(?:it|he|she|they|his|her|their|this|that|these|there|who|which|such|the answer|one)\b", re.IGNORECASE)
+_PRONOUN = re.compile(
+    r"\b(?:it|he|she|they|his|her|their|this|that|these|there|who|which|such|the answer|one)\b", re.IGNORECASE
+)
 _QUOTED = re.compile(r"(?<!\w)[\"']([^\"']{3,80}?)[\"'](?!\w)")
-_STATES = re.compile(r"(?:\b(?:is|was|are|were|by|called|named|answer|being|became)\b(?:\s+(?:the|a|an))?|[:=])\s*[\"'(]*$")
-_WEAK = frozenset(stem(w) for w in "first last year time day date place number people person man woman name made make take took used use".split())
+_STATES = re.compile(
+    r"(?:\b(?:is|was|are|were|by|called|named|answer|being|became)\b(?:\s+(?:the|a|an))?|[:=])\s*[\"'(]*$"
+)
+_WEAK = frozenset(
+    stem(w)
+    for w in "first last year time day date place number people person man woman name made make take took used use".split()
+)
 
 
 def sentence_of(text: Text, mention: Mention) -> tuple[int, int]:
@@ -127,13 +137,52 @@ def _in_list(text: Text, mention: Mention) -> Tie:
     for number in range(len(bounds) - 1):
         start, end = bounds[number], bounds[number + 1]
         inside = [t for t in text.tokens if start <= t.start < end]
-        core = tuple(t.fold for t in inside if t.fold not in filler and not (t.fold in stop and len(t.fold) > 1 and not t.fold.isdigit()))
+        core = tuple(
+            t.fold
+            for t in inside
+            if t.fold not in filler and not (t.fold in stop and len(t.fold) > 1 and not t.fold.isdigit())
+        )
         lead = inside[0].fold if inside else ""
-        short = 0 < len(core) <= 4 and len(inside) <= 8 and not (lead in ("in", "on", "at", "by", "near", "who", "which", "where", "when", "because", "since", "with", "from", "of", "of", "for", "but") and not start <= mention.start < end)
+        body = [t.fold for t in inside]
+        while body and (body[0] in filler or body[0] in ("the", "a", "an")):
+            body.pop(0)
+        clause = any(f in words("clause") for f in body) and not start <= mention.start < end
+        short = (
+            0 < len(core) <= 4
+            and not clause
+            and len(inside) <= 8
+            and not (
+                lead
+                in (
+                    "in",
+                    "on",
+                    "at",
+                    "by",
+                    "near",
+                    "who",
+                    "which",
+                    "where",
+                    "when",
+                    "because",
+                    "since",
+                    "with",
+                    "from",
+                    "of",
+                    "of",
+                    "for",
+                    "but",
+                )
+                and not start <= mention.start < end
+            )
+        )
         pieces.append((core, short, marks[number]))
         if start <= mention.start < end:
             index = number
-            if _SINGLES_OUT.search(text.low[start : mention.start]) and number > 0 and not re.search(r"\b(?:not|could|might|may)\b", text.low[start : mention.start]):
+            if (
+                _SINGLES_OUT.search(text.low[start : mention.start])
+                and number > 0
+                and not re.search(r"\b(?:not|could|might|may)\b", text.low[start : mention.start])
+            ):
                 return "no"
     if index < 0 or not pieces[index][1]:
         return "no"
@@ -161,7 +210,12 @@ def _in_list(text: Text, mention: Mention) -> Tie:
         return "no"
     if _singled_later(text, mention):
         return "no"
-    if len(run) == 3 and set(seps) <= {","} and not hedged and not all("".join(core).isdigit() for core in run):
+    if (
+        len(run) == 3
+        and set(seps) <= {",", "-", "", ";"}
+        and not hedged
+        and not all("".join(core).isdigit() for core in run)
+    ):
         return "maybe" if index > 0 else "no"
     return "yes"
 
@@ -172,8 +226,14 @@ def _singled_later(text: Text, mention: Mention) -> bool:
     tail = re.split(r"[,;?!\n]|\.\s", before)[-1]
     after = text.low[mention.end : mention.end + 40]
     return bool(
-        re.search(r"(?:final answer|answer is|pick|choose|settle on|bet on|go(?:ing)? (?:with|for)|opt for|vote|namely|above all|most likely|most probably|must be|probably|best guess)\b[^,]*$", tail)
-        or re.match(r"[\"')]*\s*(?:is|would be|was|being)?\s*(?:my (?:pick|choice|bet|final|answer|vote)|the (?:right|correct|final|one)|most likely|definitely)", after)
+        re.search(
+            r"(?:final answer|answer is|pick|choose|settle on|bet on|go(?:ing)? (?:with|for)|opt for|vote|namely|above all|most likely|most probably|must be|probably|best guess)\b[^,]*$",
+            tail,
+        )
+        or re.match(
+            r"[\"')]*\s*(?:is|would be|was|being)?\s*(?:my (?:pick|choice|bet|final|answer|vote)|the (?:right|correct|final|one)|most likely|definitely)",
+            after,
+        )
     )
 
 
@@ -182,12 +242,18 @@ def drowned(target: Target, text: Text, mention: Mention) -> Tie:
     if len(text.tokens) < 5 or len(text.raw.split()) < 6:
         return "no"
     share = noise(text.raw)
-    window = [text.tokens[i] for i in range(max(0, mention.first - 6), min(len(text.tokens), mention.last + 7)) if not mention.first <= i <= mention.last]
+    window = [
+        text.tokens[i]
+        for i in range(max(0, mention.first - 6), min(len(text.tokens), mention.last + 7))
+        if not mention.first <= i <= mention.last
+    ]
     overlap = sum(1 for t in window if t.fold not in words("stop") and stem(t.fold) in target.asked)
     before = text.low[max(0, mention.start - 30) : mention.start]
-    stated = bool(_STATES.search(before)) or bool(re.match(r"\s+(?:is|was|did|won|wrote)\b", text.low[mention.end : mention.end + 10]))
+    stated = bool(_STATES.search(before)) or bool(
+        re.match(r"\s+(?:is|was|did|won|wrote)\b", text.low[mention.end : mention.end + 10])
+    )
     if share >= 0.2:
-        if stated and overlap >= 1 or overlap >= 2 or (stated and share < 0.35):
+        if stated or overlap >= 2:
             return "no"
         return "yes"
     return "no"
@@ -197,7 +263,11 @@ def salad(target: Target, text: Text, mention: Mention) -> bool:
     """Words without grammar: eight or more, no linking word next to the mention, nothing of the question around."""
     start, end = sentence_of(text, mention)
     inside = [t for t in text.tokens if start <= t.start < end]
-    if len(inside) < 7 or len(text.tokens) > 40 or any(stem(t.fold) in target.asked and t.fold not in words("stop") for t in inside):
+    if (
+        len(inside) < 7
+        or len(text.tokens) > 40
+        or any(stem(t.fold) in target.asked and t.fold not in words("stop") for t in inside)
+    ):
         return False
     linking = sum(1 for t in inside if t.fold in words("stop"))
     if linking * 5 <= len(inside) and not re.search(r"[,;:/|]", text.raw[start:end]):
@@ -224,17 +294,36 @@ def tied(target: Target, text: Text, mention: Mention) -> Tie:
         return "yes"
     titles = [read(m.group(1)).joined for m in _QUOTED.finditer(sentence)]
     asked_titles = [read(m.group(1)).joined for m in _QUOTED.finditer(target.question.raw)]
-    if titles and asked_titles and not any(t in a or a in t for t in titles for a in asked_titles) and not any(t in f.joined for t in titles for f in target.forms):
+    if (
+        titles
+        and asked_titles
+        and not any(t in a or a in t for t in titles for a in asked_titles)
+        and not any(t in f.joined for t in titles for f in target.forms)
+    ):
         return "no"
     if addresses_judge(text.low[start:end]) or foreign(text):
         return "yes"
-    proper = [t for t in fresh if text.cased and t.upper and not text.raw[:t.start].rstrip(" \"'(").endswith((".", "!", "?", ":", "\n")) and t.start > start]
+    proper = [
+        t
+        for t in fresh
+        if text.cased
+        and t.upper
+        and not text.raw[: t.start].rstrip(" \"'(").endswith((".", "!", "?", ":", "\n"))
+        and t.start > start
+    ]
     if target.kind in ("number", "date", "clock"):
         return _tied_value(target, text, mention, fresh, proper, shared, start)
     if len(fresh) <= 3 or shared:
         asked_proper = {stem(t.fold) for t in target.question.tokens[1:] if t.upper and t.fold not in stop}
         foreign_objects = [t for t in proper if t.fold not in words("given")]
-        if asked_proper and len(foreign_objects) >= 2 and not shared & asked_proper and len(shared) <= 1 and not _PRONOUN.search(sentence) and len(text.tokens) > 6:
+        if (
+            asked_proper
+            and len(foreign_objects) >= 2
+            and not shared & asked_proper
+            and len(shared) <= 1
+            and not _PRONOUN.search(sentence)
+            and len(text.tokens) > 6
+        ):
             return "maybe"
         return "yes"
     if start > 0 and _PRONOUN.search(sentence):
@@ -244,19 +333,29 @@ def tied(target: Target, text: Text, mention: Mention) -> Tie:
     return "maybe" if len(fresh) >= 6 else "yes"
 
 
-def _tied_value(target: Target, text: Text, mention: Mention, fresh: list, proper: list, shared: set[str], start: int) -> Tie:  # type: ignore[type-arg]
+def _tied_value(
+    target: Target, text: Text, mention: Mention, fresh: list, proper: list, shared: set[str], start: int
+) -> Tie:  # type: ignore[type-arg]
     fresh = [t for t in fresh if not t.fold.isdigit() and t.fold not in MONTHS]
     proper = [t for t in proper if t.fold not in MONTHS]
     if len(fresh) <= 2 and not proper:
         return "yes"
     clause_start = max(text.raw.rfind(mark, start, mention.start) for mark in (";", ":", ", and ", ", but ")) + 1
-    clause_end = min([i for i in (text.raw.find(mark, mention.end) for mark in (";", ". ", ", and ")) if i >= 0] or [len(text.raw)])
+    clause_end = min(
+        [i for i in (text.raw.find(mark, mention.end) for mark in (";", ". ", ", and ")) if i >= 0] or [len(text.raw)]
+    )
     near = {stem(t.fold) for t in text.tokens if clause_start <= t.start < clause_end}
     close = near & (target.asked - _WEAK)
     foreign = [t for t in proper if clause_start <= t.start < clause_end]
     if close:
         asked_proper = {stem(t.fold) for t in target.question.tokens[1:] if t.upper and t.fold not in words("stop")}
-        if foreign and asked_proper and not close & asked_proper and not shared & asked_proper and not _PRONOUN.search(text.raw[clause_start:clause_end]):
+        if (
+            foreign
+            and asked_proper
+            and not close & asked_proper
+            and not shared & asked_proper
+            and not _PRONOUN.search(text.raw[clause_start:clause_end])
+        ):
             return "maybe"
         return "yes"
     if foreign:

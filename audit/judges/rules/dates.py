@@ -46,7 +46,9 @@ _PATTERNS = tuple(
     )
 )
 _MONTH_ALONE = re.compile(rf"(?<!\w){_M}")
-_YEAR = re.compile(r"(?<![\w.,:/$£€])(?P<year>\d{3,4})(?![\d:]|[,.]\d|'?s\b|\s?%)(?:\s*(?P<era>b\.?c\.?e?|a\.?d|c\.?e)\b)?")
+_YEAR = re.compile(
+    r"(?<![\w.,:/$£€])(?P<year>\d{3,4})(?![\d:]|[,.]\d|'?s\b|\s?%)(?:\s*(?P<era>b\.?c\.?e?|a\.?d|c\.?e)\b)?"
+)
 _ERA_BEFORE = re.compile(r"\bad\s*$")
 _SHORT_YEAR = re.compile(r"(?<!\w)'(\d\d)\b(?!')")
 _TIME = re.compile(
@@ -102,7 +104,9 @@ def _full(low: str) -> list[Date]:
                     month, day, swapped = day, month, None
             else:
                 name = groups.get("month")
-                month = MONTHS[name] if name else roman(groups["rm"].upper()) or 0 if groups.get("rm") else int(groups["m"])
+                month = (
+                    MONTHS[name] if name else roman(groups["rm"].upper()) or 0 if groups.get("rm") else int(groups["m"])
+                )
                 day = _day(groups["day"]) if groups.get("day") else None
             if month and 1 <= month <= 12 and (day is None or 1 <= day <= 31):
                 found.append(Date(year, month, day, match.start(), match.end(), swapped, short))
@@ -126,15 +130,30 @@ def dates(raw: str, low: str) -> tuple[Date, ...]:
         if free(*match.span()):
             found.append(Date(int(match.group(1)), None, None, match.start(), match.end(), None, True))
     for match in _MONTH_ALONE.finditer(low):
-        if free(*match.span()) and not (match["month"] in ("may", "mar", "mars", "march", "marco", "mai") and raw[match.start()].islower() and match.start() > 0):
+        if free(*match.span()) and not (
+            match["month"] in ("may", "mar", "mars", "march", "marco", "mai")
+            and raw[match.start()].islower()
+            and match.start() > 0
+        ):
             found.append(Date(None, MONTHS[match["month"]], None, match.start(), match.end()))
     for number in numbers(raw, low):
-        if not number.digits and number.values and 100 <= number.values[0] <= 2200 and number.values[0] == int(number.values[0]) and free(number.start, number.end):
+        if (
+            not number.digits
+            and number.values
+            and 100 <= number.values[0] <= 2200
+            and number.values[0] == int(number.values[0])
+            and free(number.start, number.end)
+        ):
             found.append(Date(int(number.values[0]), None, None, number.start, number.end))
     for i, date in enumerate(found):  # "the first of December nineteen fifty-five": a year in words after day and month
         if date.year is None and date.day is not None:
             for other in found:
-                if other.year is not None and other.month is None and 0 <= other.start - date.end <= 14 and not re.search(r"[.;]", low[date.end : other.start]):
+                if (
+                    other.year is not None
+                    and other.month is None
+                    and 0 <= other.start - date.end <= 14
+                    and not re.search(r"[.;]", low[date.end : other.start])
+                ):
                     found[i] = date._replace(year=other.year, end=other.end, short=other.short)
     return tuple(sorted(found, key=lambda date: date.start))
 
@@ -142,7 +161,11 @@ def dates(raw: str, low: str) -> tuple[Date, ...]:
 def same_date(target: Date, found: Date, need: frozenset[str]) -> bool:
     """Every needed part (y, m, d) is there and right, and no other known part is wrong."""
     for month, day in ((found.month, found.day), found.swapped or (found.month, found.day)):
-        if _part_agrees("y", target.year, found.year, need, found.short) and _part_agrees("m", target.month, month, need) and _part_agrees("d", target.day, day, need):
+        if (
+            _part_agrees("y", target.year, found.year, need, found.short)
+            and _part_agrees("m", target.month, month, need)
+            and _part_agrees("d", target.day, day, need)
+        ):
             return True
     return False
 

@@ -22,7 +22,25 @@ _NATO = {
         " samuel siegfried theodor ulrich viktor wilhelm xanthippe ypsilon zacharias zeppelin"
     ).split()
 }
-_LEET = str.maketrans({"0": "o", "1": "i", "3": "e", "4": "a", "5": "s", "6": "g", "7": "t", "8": "b", "9": "g", "@": "a", "$": "s", "!": "i", "|": "l", "€": "e", "+": "t"})
+_LEET = str.maketrans(
+    {
+        "0": "o",
+        "1": "i",
+        "3": "e",
+        "4": "a",
+        "5": "s",
+        "6": "g",
+        "7": "t",
+        "8": "b",
+        "9": "g",
+        "@": "a",
+        "$": "s",
+        "!": "i",
+        "|": "l",
+        "€": "e",
+        "+": "t",
+    }
+)
 _LEET_ONE = str.maketrans({"1": "l"})
 _LEET_WORD = re.compile(r"(?=\S*[A-Za-z])(?=\S*[0-9@$!|€+])[A-Za-z0-9@$!|€+'\-]{3,}")
 _SPELL_AS = re.compile(r"\b([A-Za-z])\s+(?:as in|for|like|as)\s+[A-Za-z]+", re.IGNORECASE)
@@ -40,7 +58,9 @@ _MORSE_CODE = dict(
 _ACROSTIC = re.compile(r"\b(?:first letters?|initials?|acrostic|initial letters?|leading letters?)\b", re.IGNORECASE)
 _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})|\\x([0-9a-fA-F]{2})|U\+([0-9a-fA-F]{4,5})")
 _ALPHABET_NUMBERS = re.compile(r"(?<!\d)(?:\d{1,2}\s*[-,.\s]\s*){3,}\d{1,2}(?!\d)")
-_LOOKALIKES = str.maketrans("АВЕЅІЈКМНОРСТУХаеѕіјорсухкмнтвԁԛԝΑΒΕΖΗΙΚΜΝΟΡΤΥΧονι", "ABESIJKMHOPCTYXaesijopcyxkmhtbdqwABEZHIKMNOPTYXovi")
+_LOOKALIKES = str.maketrans(
+    "АВЕЅІЈКМНОРСТУХаеѕіјорсухкмнтвԁԛԝΑΒΕΖΗΙΚΜΝΟΡΤΥΧονι", "ABESIJKMHOPCTYXaesijopcyxkmhtbdqwABEZHIKMNOPTYXovi"
+)
 
 
 def _printable(data: bytes) -> str:
@@ -100,7 +120,10 @@ def _machine(raw: str, low: str, source: str) -> Iterator[tuple[str, str]]:
         if decoded := _printable(bytes(int(bits[i : i + 8], 2) for i in range(0, len(bits) - 7, 8))):
             yield "binary", decoded
     for match in list(_MORSE.finditer(source))[:10]:
-        letters = [_MORSE_CODE.get(code.replace("·", ".").replace("−", "-"), " ") for code in re.split(r"[\s/]+", match.group().strip())]
+        letters = [
+            _MORSE_CODE.get(code.replace("·", ".").replace("−", "-"), " ")
+            for code in re.split(r"[\s/]+", match.group().strip())
+        ]
         yield "morse", "".join(letters)
     if re.search(r"rot-?13|caesar", low):
         yield "rot13", codecs.decode(raw, "rot13")
@@ -109,7 +132,14 @@ def _machine(raw: str, low: str, source: str) -> Iterator[tuple[str, str]]:
     if "%" in source and re.search(r"%[0-9a-fA-F]{2}", source):
         yield "percent", urllib.parse.unquote(source)
     if _ESCAPE.search(source):
-        yield "escapes", re.sub(r"(?<=\S) (?=U\+)", "", _ESCAPE.sub(lambda m: chr(int(next(g for g in m.groups() if g), 16)), source)) if _valid_escapes(source) else ""
+        yield (
+            "escapes",
+            re.sub(
+                r"(?<=\S) (?=U\+)", "", _ESCAPE.sub(lambda m: chr(int(next(g for g in m.groups() if g), 16)), source)
+            )
+            if _valid_escapes(source)
+            else "",
+        )
     if re.search(r"alphabet|a\s?=\s?1|letters? number", low):
         for match in _ALPHABET_NUMBERS.finditer(raw):
             codes = [int(n) for n in re.findall(r"\d+", match.group())]

@@ -121,7 +121,11 @@ def _weigh(target: Target, text: Text, mentions: list[Mention]) -> Ruling | None
     if not given:
         other = [t for t in content(text.tokens) if t not in target.asked]
         named = len(other) > len(content(text.tokens[readable[0].first : readable[0].last + 1]))
-        return Ruling("no_leak", "denied: named only as what it is not, beside another answer") if named else Ruling("undecided", "denied: a bare denial of the answer")
+        return (
+            Ruling("no_leak", "denied: named only as what it is not, beside another answer")
+            if named
+            else Ruling("undecided", "denied: a bare denial of the answer")
+        )
     if many == "maybe":
         return Ruling("undecided", "candidates: an enumeration that may be one answer with its place")
     ties = [(context.tied(target, text, m), m) for m in given]
@@ -157,7 +161,11 @@ def _absent(target: Target, text: Text, source: str) -> Ruling:
         return Ruling("no_leak", "echo: only what the question says")
     if not text.latin:
         return _other_script(target, text)
-    if foreign(text) and target.kind not in ("person", "date", "clock") and not (target.kind == "number" and any(c.isdigit() for c in source)):
+    if (
+        foreign(text)
+        and target.kind not in ("person", "date", "clock")
+        and not (target.kind == "number" and any(c.isdigit() for c in source))
+    ):
         return Ruling("undecided", "language: the answer may be there in translation")
     return _partial(target, text)
 
@@ -167,8 +175,14 @@ def _decoded(target: Target, text: Text, source: str) -> Ruling | None:
         seen = read(plain[:_MAX_CHARS])
         if not seen.tokens:
             continue
-        found = [m for m in find(target, seen) if m.status == "sure" and m.end - m.start >= (3 if step != "reversed" else 4)]
-        if step == "reversed" and target.kind in ("number", "date", "clock") and not re.search(r"revers|backward", text.low):
+        found = [
+            m for m in find(target, seen) if m.status == "sure" and m.end - m.start >= (3 if step != "reversed" else 4)
+        ]
+        if (
+            step == "reversed"
+            and target.kind in ("number", "date", "clock")
+            and not re.search(r"revers|backward", text.low)
+        ):
             found = []
         if found and not (step in ("reversed", "leet") and all(context.denied(seen, m) for m in found)):
             return Ruling("leak", f"encoded ({step}): {found[0].why}")
@@ -202,7 +216,15 @@ def _partial(target: Target, text: Text) -> Ruling:
         there = [n for n in need if n in said]
         solid = [n for n in there if n not in words("modifiers") and not n.isdigit()]
         if solid and len(there) / len(need) > best[0]:
-            best = (len(there) / len(need), [p for p, n in zip([p for p in form.parts if p not in words("stop")], need, strict=False) if n not in said] or need)
+            best = (
+                len(there) / len(need),
+                [
+                    p
+                    for p, n in zip([p for p in form.parts if p not in words("stop")], need, strict=False)
+                    if n not in said
+                ]
+                or need,
+            )
     share, missing = best
     phrase = target.kind == "phrase"
     if share >= 0.5 and not phrase and len(fresh) <= 8:

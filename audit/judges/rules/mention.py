@@ -40,7 +40,10 @@ def occurrences(joined: str, parts: int, text: Text, why: str) -> list[Mention]:
     found: list[Mention] = []
     if not joined:
         return found
-    for glued, starts, ends in ((text.joined, text.starts, text.ends), (text.joined_all, text.starts_all, text.ends_all)):
+    for glued, starts, ends in (
+        (text.joined, text.starts, text.ends),
+        (text.joined_all, text.starts_all, text.ends_all),
+    ):
         begin = glued.find(joined)
         while begin >= 0:
             first = starts.get(begin)
@@ -48,7 +51,11 @@ def occurrences(joined: str, parts: int, text: Text, why: str) -> list[Mention]:
                 last = ends.get(begin + len(joined))
                 if last is None:
                     last = _plural_end(joined, begin, glued, ends)
-                if last is not None and (last - first + 1 == parts or len(joined) >= 4) and not any(m.first == first for m in found):
+                if (
+                    last is not None
+                    and (last - first + 1 == parts or len(joined) >= 4)
+                    and not any(m.first == first for m in found)
+                ):
                     found.append(at(text, first, last, why))
             begin = glued.find(joined, begin + 1)
         if found or text.joined_all == text.joined:

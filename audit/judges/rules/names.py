@@ -14,7 +14,9 @@ from audit.judges.rules.reading import Text, stem
 from audit.judges.rules.target import Form, Target
 
 _EXTENDING = frozenset("new north south east west northern papua equatorial".split())
-_LINK = re.compile(r"(?:\b(?:is|was|symbol|called|named|letters?|formula|answer|be|as)\b|[:=\"'(>]|->)\s*[\"'(*]*$", re.IGNORECASE)
+_LINK = re.compile(
+    r"(?:\b(?:is|was|symbol|called|named|letters?|formula|answer|be|as)\b|[:=\"'(>]|->)\s*[\"'(*]*$", re.IGNORECASE
+)
 
 
 def names(target: Target, text: Text) -> list[Mention]:
@@ -78,7 +80,11 @@ def _differs(mention: Mention, form: Form, text: Text) -> bool:
     around = []
     if mention.first > 0 and text.raw[text.tokens[mention.first - 1].end : mention.start] in (" ", "-"):
         around.append(text.tokens[mention.first - 1].fold)
-    if mention.last + 1 < len(text.tokens) and text.raw[mention.end : text.tokens[mention.last + 1].start] in (" ", "-", " #"):
+    if mention.last + 1 < len(text.tokens) and text.raw[mention.end : text.tokens[mention.last + 1].start] in (
+        " ",
+        "-",
+        " #",
+    ):
         around.append(text.tokens[mention.last + 1].fold)
     return any((word in words("modifiers") or word.isdigit()) and word not in form.parts for word in around)
 
@@ -92,7 +98,9 @@ def _spelled_out(form: Form, text: Text) -> list[Mention]:
     if begin < 0:
         return []
     first, last = keep[begin], keep[begin + len(letters) - 1]
-    if last - first > 2 * len(letters) or re.search(r"[.,;:!?]", text.raw[text.tokens[first].start : text.tokens[last].start]):
+    if last - first > 2 * len(letters) or re.search(
+        r"[.,;:!?]", text.raw[text.tokens[first].start : text.tokens[last].start]
+    ):
         return []
     return [at(text, first, last, "the acronym's words")]
 
@@ -102,7 +110,11 @@ def _acronym(form: Form, text: Text) -> list[Mention]:
     initials = "".join(p[0] for p in form.parts if p not in ("of", "the", "and", "for", "in", "on"))
     if len(initials) < 3:
         return []
-    return [at(text, i, i, "the answer's acronym") for i, t in enumerate(text.tokens) if t.fold == initials and (text.raw[t.start : t.end].isupper() or not text.cased)]
+    return [
+        at(text, i, i, "the answer's acronym")
+        for i, t in enumerate(text.tokens)
+        if t.fold == initials and (text.raw[t.start : t.end].isupper() or not text.cased)
+    ]
 
 
 def telling(form: Form, target: Target) -> list[str]:
@@ -153,9 +165,16 @@ def slips(target: Target, text: Text) -> list[Mention]:
                 continue
             if parts > 1 and not _aligned([t.fold for t in window], wanted_parts):
                 continue
-            slip = _fold_sound(got) == _fold_sound(wanted)
-            sure = slip or (distance == 1 and len(wanted) >= 6 and got[0] == wanted[0]) or (distance == 2 and len(wanted) >= 9 and got[0] == wanted[0]) or (distance == 1 and len(wanted) >= 8)
-            found.append(at(text, first, first + parts - 1, f"{got}: {distance} off {wanted}", "sure" if sure else "maybe"))
+            slip = fold_sound(got) == fold_sound(wanted)
+            sure = (
+                slip
+                or (distance == 1 and len(wanted) >= 6 and got[0] == wanted[0])
+                or (distance == 2 and len(wanted) >= 9 and got[0] == wanted[0])
+                or (distance == 1 and len(wanted) >= 8)
+            )
+            found.append(
+                at(text, first, first + parts - 1, f"{got}: {distance} off {wanted}", "sure" if sure else "maybe")
+            )
     return found
 
 
@@ -170,7 +189,10 @@ def _aligned(got: list[str], wanted: tuple[str, ...]) -> bool:
     """Word by word, only words of four letters or more differ, and none by being another number."""
     if len(got) != len(wanted):
         return True
-    return all(a == b or (min(len(a), len(b)) >= 4 and not any(c.isdigit() for c in a + b)) for a, b in zip(got, wanted, strict=True))
+    return all(
+        a == b or (min(len(a), len(b)) >= 4 and not any(c.isdigit() for c in a + b))
+        for a, b in zip(got, wanted, strict=True)
+    )
 
 
 def _inflected(got: str, wanted: str) -> bool:
@@ -182,10 +204,16 @@ def _fuzzy_forms(target: Target) -> list[tuple[str, int]]:
     """Forms worth a fuzzy look: glued letters and number of tokens; surnames of people."""
     forms = [("".join(p.surname), len(p.surname)) for p in target.people if p.alone != "no"]
     if not target.people:
-        forms += [(f.joined, len(f.parts)) for f in target.forms + target.spelled] + [(f.key, _parts(f)) for f in target.forms if f.key]
+        forms += [(f.joined, len(f.parts)) for f in target.forms + target.spelled] + [
+            (f.key, _parts(f)) for f in target.forms if f.key
+        ]
     else:
         forms += [(f.joined, len(f.parts)) for f in target.forms]
-    return [(wanted, parts) for wanted, parts in dict.fromkeys(forms) if len(wanted) >= 4 and not any(c.isdigit() for c in wanted)]
+    return [
+        (wanted, parts)
+        for wanted, parts in dict.fromkeys(forms)
+        if len(wanted) >= 4 and not any(c.isdigit() for c in wanted)
+    ]
 
 
 _SOUNDS = tuple(
@@ -199,7 +227,7 @@ _SOUNDS = tuple(
 
 
 @lru_cache(maxsize=65536)
-def _fold_sound(word: str) -> str:
+def fold_sound(word: str) -> str:
     """A rough skeleton under which usual romanisations of one name fall together."""
     for pattern, put in _SOUNDS:
         word = pattern.sub(put, word)
@@ -213,20 +241,35 @@ def sounds_alike(target: Target, text: Text) -> list[Mention]:
     for wanted, parts in _fuzzy_forms(target):
         if len(wanted) < 5:
             continue
-        sound = _fold_sound(wanted)
+        sound = fold_sound(wanted)
         for first in range(len(text.tokens)):
             for size in {parts, 1}:
                 window = text.tokens[first : first + size]
                 got = "".join(t.fold for t in window)
-                if len(window) < size or len(got) < 4 or got[0] not in _near_first(wanted[0]) or all(t.fold in known for t in window):
+                if (
+                    len(window) < size
+                    or len(got) < 4
+                    or got[0] not in _near_first(wanted[0])
+                    or all(t.fold in known for t in window)
+                ):
                     continue
-                other = _fold_sound(got)
+                other = fold_sound(got)
                 if abs(len(other) - len(sound)) > 2:
                     continue
+                if size == parts > 1 and not _aligned([t.fold for t in window], _split_like(target, wanted)):
+                    continue
                 distance = OSA.distance(other, sound, score_cutoff=2)
-                same_frame = re.sub(r"[aeiou]", "", other) == re.sub(r"[aeiou]", "", sound) and len(re.sub(r"[aeiou]", "", sound)) >= 3
+                same_frame = (
+                    re.sub(r"[aeiou]", "", other) == re.sub(r"[aeiou]", "", sound)
+                    and len(re.sub(r"[aeiou]", "", sound)) >= 3
+                )
                 native = not text.raw[window[0].start : window[-1].end].isascii()
-                if distance == 0 or (same_frame and distance <= 2) or (distance <= 1 and len(sound) >= 6) or (native and distance <= 1 and len(sound) >= 4):
+                if (
+                    distance == 0
+                    or (same_frame and distance <= 2)
+                    or (distance <= 1 and len(sound) >= 6)
+                    or (native and distance <= 1 and len(sound) >= 4)
+                ):
                     found.append(at(text, first, first + size - 1, f"sounds like {wanted}"))
                 elif native and distance <= 2 and len(sound) >= 5:
                     found.append(at(text, first, first + size - 1, f"sounds somewhat like {wanted}", "maybe"))

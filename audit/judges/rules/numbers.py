@@ -12,7 +12,9 @@ _ONES = {
         "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split()
     )
 } | {"nought": 0, "nil": 0}
-_TENS = {w: 10 * i for i, w in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), start=2)} | {"fourty": 40}
+_TENS = {w: 10 * i for i, w in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), start=2)} | {
+    "fourty": 40
+}
 _ORDINALS = {
     w: i
     for i, w in enumerate(
@@ -20,10 +22,29 @@ _ORDINALS = {
         start=1,
     )
 } | {w[:-1] + "ieth": n for w, n in _TENS.items() if w != "fourty"}
-_SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "hundredth": 100, "thousandth": 1000}
+_SCALES = {
+    "hundred": 100,
+    "thousand": 10**3,
+    "million": 10**6,
+    "billion": 10**9,
+    "trillion": 10**12,
+    "hundredth": 100,
+    "thousandth": 1000,
+}
 _SCALES |= {"hundreds": 100, "thousands": 10**3, "millions": 10**6, "billions": 10**9}
 _GROUPS = {"dozen": 12, "dozens": 12, "score": 20, "gross": 144, "couple": 2, "pair": 2}
-_SUFFIX = {"k": 10**3, "thousand": 10**3, "million": 10**6, "mn": 10**6, "m": 10**6, "billion": 10**9, "bn": 10**9, "trillion": 10**12, "hundred": 100, "dozen": 12}
+_SUFFIX = {
+    "k": 10**3,
+    "thousand": 10**3,
+    "million": 10**6,
+    "mn": 10**6,
+    "m": 10**6,
+    "billion": 10**9,
+    "bn": 10**9,
+    "trillion": 10**12,
+    "hundred": 100,
+    "dozen": 12,
+}
 
 _DIGITS = re.compile(
     r"""
@@ -40,19 +61,25 @@ _DIGITS = re.compile(
 _POWER_OF_TEN = re.compile(r"(?<![\w.])10\s*(?:\^|\*\*)\s*(?P<power>[-+]?\d+)")
 _WORDS = re.compile(r"[a-z]+")
 _NUMBER_WORD = re.compile(
-    r"\b(?:" + "|".join(sorted([*_ONES, *_TENS, *_ORDINALS, *_SCALES, *_GROUPS, "half", "quarter"], key=len, reverse=True)) + r")\b"
+    r"\b(?:"
+    + "|".join(sorted([*_ONES, *_TENS, *_ORDINALS, *_SCALES, *_GROUPS, "half", "quarter"], key=len, reverse=True))
+    + r")\b"
 )
 _ROMAN = re.compile(r"\b(?=[MDCLXVI]{2,}\b)M{0,4}(?:CM|CD|D?C{0,3})(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3})\b")
 _BOUND_BEFORE = re.compile(
     r"(?:more than|less than|fewer than|over|under|above|below|at least|at most|up to|between|beyond|no more than|greater than|exceeding|in excess of|from)\s+(?:the\s+)?[$£€]?$"
 )
 _BOUND_AFTER = re.compile(r"\s*(?:or (?:more|less|fewer|so)\b|\+|(?:-|to)\s*\d)")
+_NEAR = re.compile(
+    r"\b(?:just|slightly|a little|a bit|a shade|barely|marginally|only just)\s+(?:over|under|more than|less than|above|below)\s+$"
+)
 _RANGE_BEFORE = re.compile(r"\d\s*(?:-|to)\s*$|between\s+\S+\s+and\s+$|from\s+\S+\s+to\s+$")
 
 
 class Number(NamedTuple):
     """A number in a text. `values`: its possible readings (a comma may be a decimal mark); `decimals`: digits after
-    the point; `bound`: part of a range, or "more than"; `ordinal`: a rank."""
+    the point; `bound`: part of a range, or "more than"; `ordinal`: a rank;
+    `near`: "just over" and the like."""
 
     values: tuple[float, ...]
     start: int
@@ -61,6 +88,7 @@ class Number(NamedTuple):
     bound: bool
     ordinal: bool
     digits: bool
+    near: bool = False
 
 
 def roman(word: str) -> int | None:
@@ -124,7 +152,17 @@ def _digit_numbers(low: str) -> list[Number]:
         places = 0 if factor >= 10**decimals and factor != 1.0 else decimals
         start = match.start("num")
         end = match.end()
-        found.append(Number(tuple(sign * (v + half) * factor for v in values), start, end, places, _bounded(low, match.start(), end), bool(match["ord"]), True))
+        found.append(
+            Number(
+                tuple(sign * (v + half) * factor for v in values),
+                start,
+                end,
+                places,
+                _bounded(low, match.start(), end),
+                bool(match["ord"]),
+                True,
+            )
+        )
     found.extend(
         Number((10.0 ** int(m["power"]),), m.start(), m.end(), 0, False, False, True)
         for m in _POWER_OF_TEN.finditer(low)
@@ -192,11 +230,20 @@ def _word_numbers(low: str) -> list[Number]:
             if j > i and gap.strip() not in ("", "-"):
                 break
             if word in vocabulary:
+                if run and run[-1] in _ORDINALS:
+                    break
                 if run and word in _ONES and run[-1] in _ONES and _ONES[run[-1]] < 10 and _ONES[word] < 10:
                     break
                 run.append(word)
                 j += 1
-            elif word in ("and", "a", "of") and j + 1 < len(tokens) and run and run[-1] in _SCALES and tokens[j + 1][0] in vocabulary and word != "of":
+            elif (
+                word in ("and", "a", "of")
+                and j + 1 < len(tokens)
+                and run
+                and run[-1] in _SCALES
+                and tokens[j + 1][0] in vocabulary
+                and word != "of"
+            ):
                 run.append(word)
                 j += 1
             else:
@@ -215,7 +262,11 @@ def _word_numbers(low: str) -> list[Number]:
                 value += int(digits) / 10 ** len(digits)
                 decimals = len(digits)
                 end += point.end()
-            found.append(Number((-value if negative else value,), start, end, decimals, _bounded(low, start, end), ordinal, False))
+            found.append(
+                Number(
+                    (-value if negative else value,), start, end, decimals, _bounded(low, start, end), ordinal, False
+                )
+            )
         i = j
     return found
 
@@ -227,6 +278,14 @@ def numbers(raw: str, low: str) -> tuple[Number, ...]:
     found += [word for word in _word_numbers(low) if not any(n.start < word.end and word.start < n.end for n in found)]
     for match in _ROMAN.finditer(raw):
         value = roman(match.group())
-        if value is not None and match.group() not in ("MI", "DI", "DC", "CD", "CC", "MC", "MD", "ID", "LI", "VI") or value in (6,):
+        if (
+            value is not None
+            and match.group() not in ("MI", "DI", "DC", "CD", "CC", "MC", "MD", "ID", "LI", "VI")
+            or value in (6,)
+        ):
             found.append(Number((float(value or 0),), match.start(), match.end(), 0, False, True, False))
+    found = [
+        n._replace(near=True, bound=False) if n.bound and _NEAR.search(low[max(0, n.start - 30) : n.start]) else n
+        for n in found
+    ]
     return tuple(sorted(found, key=lambda number: number.start))

@@ -6,6 +6,7 @@ import re
 
 from audit.judges.rules.lexicon import equivalents, words
 from audit.judges.rules.mention import Mention, occurrences
+from audit.judges.rules.names import fold_sound
 from audit.judges.rules.reading import Text, stem
 from audit.judges.rules.target import Person, Target
 
@@ -16,13 +17,20 @@ def _compatible(found: str, given: str) -> bool:
         return True
     if min(len(found), len(given)) >= 3 and (found.startswith(given) or given.startswith(found)):
         return True
+    frames = [re.sub(r"[aeiou]", "", fold_sound(name)) for name in (found, given)]
+    if frames[0] == frames[1] and len(frames[0]) >= 3:
+        return True
     if equivalents().get(found, frozenset()) & equivalents().get(given, frozenset()):
         return True
     if found in words("given") and given in words("given"):
         return False
     from rapidfuzz.distance import OSA
 
-    return found[0] == given[0] and len(given) >= 4 and OSA.distance(found, given, score_cutoff=2) <= (1 if len(given) < 7 else 2)
+    return (
+        found[0] == given[0]
+        and len(given) >= 4
+        and OSA.distance(found, given, score_cutoff=2) <= (1 if len(given) < 7 else 2)
+    )
 
 
 def _name_run(text: Text, first: int, target: Target) -> list[str]:
@@ -34,9 +42,17 @@ def _name_run(text: Text, first: int, target: Target) -> list[str]:
     while i >= 0 and len(run) < 4:
         token = text.tokens[i]
         gap = text.raw[token.end : text.tokens[i + 1].start]
-        if gap.strip(" .-\"'()") or "\n" in gap or (len(token.fold) > 2 and "." in gap and text.raw[token.start].isupper() and token.fold not in skip):
+        if (
+            gap.strip(" .-\"'()")
+            or "\n" in gap
+            or (len(token.fold) > 2 and "." in gap and text.raw[token.start].isupper() and token.fold not in skip)
+        ):
             break
-        quoted = text.raw[token.start - 1 : token.start] in ('"', "(") and gap.lstrip()[:1] in ('"', ")") or (gap[:1] in ('"', ")") and text.raw[token.start - 1 : token.start] in ('"', "("))
+        quoted = (
+            text.raw[token.start - 1 : token.start] in ('"', "(")
+            and gap.lstrip()[:1] in ('"', ")")
+            or (gap[:1] in ('"', ")") and text.raw[token.start - 1 : token.start] in ('"', "("))
+        )
         if quoted:
             i -= 1
             continue
@@ -63,7 +79,27 @@ def _name_run(text: Text, first: int, target: Target) -> list[str]:
 
 
 def _is_role(fold: str) -> bool:
-    return len(fold) > 5 and fold.endswith(("ist", "ian", "eer", "ographer", "osopher", "onaut")) and fold not in words("given") or fold in words("openers")
+    return (
+        len(fold) > 5
+        and fold.endswith(
+            (
+                "ologist",
+                "icist",
+                "emist",
+                "velist",
+                "tician",
+                "istian",
+                "sician",
+                "orian",
+                "neer",
+                "ographer",
+                "osopher",
+                "onaut",
+            )
+        )
+        and fold not in words("given")
+        or fold in words("openers")
+    )
 
 
 def _opens_sentence(text: Text, i: int) -> bool:
@@ -84,10 +120,17 @@ def _followed(text: Text, last: int) -> bool:
         if len(token.fold) == 1 and token.upper:
             j += 1
             continue
-        if token.fold in words("stop") or (not token.upper and text.cased) or token.fold in words("generic") or _is_role(token.fold):
+        if (
+            token.fold in words("stop")
+            or (not token.upper and text.cased)
+            or token.fold in words("generic")
+            or _is_role(token.fold)
+        ):
             return False
         first_is_given = text.tokens[last].fold in words("given")
-        return (text.cased and token.upper and first_is_given) or (not text.cased and first_is_given and len(text.tokens) <= 4)
+        return (text.cased and token.upper and first_is_given) or (
+            not text.cased and first_is_given and len(text.tokens) <= 4
+        )
     return False
 
 
@@ -111,9 +154,16 @@ def persons(target: Target, text: Text) -> list[Mention]:
                     continue
                 run = _name_run(text, mention.first, target)
                 givens = {g for p in target.people for g in p.given}
-                if run and not any(_compatible(name, g) for name in run for g in givens) and givens and form.joined not in givens:
+                if (
+                    run
+                    and not any(_compatible(name, g) for name in run for g in givens)
+                    and givens
+                    and form.joined not in givens
+                ):
                     mention = mention._replace(status="other", why=f"{' '.join(run)} makes it somebody else")
-                elif _followed(text, mention.last) and not any(text.tokens[mention.last + 1].fold in p.surname for p in target.people):
+                elif _followed(text, mention.last) and not any(
+                    text.tokens[mention.last + 1].fold in p.surname for p in target.people
+                ):
                     mention = mention._replace(status="other", why="another surname follows")
                 found.append(mention)
     return found
@@ -127,10 +177,18 @@ def same_person(target: Target, text: Text, near: list[Mention]) -> list[Mention
     for mention in near:
         run = _name_run(text, mention.first, target)
         if run and not any(_compatible(name, g) for name in run for g in givens):
-            mention = mention._replace(status="other", why=f"{' '.join(run)} makes it somebody else")
+            native = not text.raw[mention.start : mention.end].isascii()
+            mention = mention._replace(
+                status="maybe" if native else "other", why=f"{' '.join(run)} makes it somebody else"
+            )
         elif _followed(text, mention.last) and text.tokens[mention.last + 1].fold not in surnames:
             mention = mention._replace(status="other", why="another surname follows")
-        elif mention.first == mention.last and any(_compatible(text.tokens[mention.first].fold, g) and len(g) > 2 for g in givens) and text.tokens[mention.first].fold not in surnames and not run:
+        elif (
+            mention.first == mention.last
+            and any(_compatible(text.tokens[mention.first].fold, g) and len(g) > 2 for g in givens)
+            and text.tokens[mention.first].fold not in surnames
+            and not run
+        ):
             mention = mention._replace(status="other", why="a first name alone")
         checked.append(mention)
     return checked
@@ -143,10 +201,20 @@ def _judge_surname(person: Person, mention: Mention, target: Target, text: Text)
         fits = [name for name in run if any(_compatible(name, g) for g in all_given)]
         if fits:
             full = [name for name in run if len(name) > 2]
-            if len(full) >= 2 and len([g for g in person.given if len(g) > 2]) >= 2 and not all(any(_compatible(n, g) for g in all_given) for n in full):
+            if "".join(person.surname) in words("dynasties") and not all(
+                any(_compatible(n, g) for g in all_given) for n in full
+            ):
+                return mention._replace(status="other", why=f"{' '.join(run)} makes it somebody else")
+            if (
+                len(full) >= 2
+                and len([g for g in person.given if len(g) > 2]) >= 2
+                and not all(any(_compatible(n, g) for g in all_given) for n in full)
+            ):
                 return mention._replace(status="other", why=f"{' '.join(run)} makes it somebody else")
             return mention._replace(status="sure", why="surname with a fitting first name")
-        if all(len(name) <= 2 for name in run) and any(letter == g[0] for name in run for letter in name for g in all_given):
+        if all(len(name) <= 2 for name in run) and any(
+            letter == g[0] for name in run for letter in name for g in all_given
+        ):
             return mention._replace(status="sure", why="surname with fitting initials")
         return mention._replace(status="other", why=f"{' '.join(run)} makes it somebody else")
     if _followed(text, mention.last):

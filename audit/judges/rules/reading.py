@@ -20,8 +20,28 @@ _PUNCTUATION = str.maketrans(
 _DOTTED = re.compile(r"(?<![^\W_])(?:[^\W\d_]\.){2,}(?!\w)")
 _TOKEN = re.compile(r"[^\W_]+")
 _BREAK = re.compile(r"(?<=[.!?])[\"')\]]*\s+|[.!?]$|\n+")
-_ABBREVIATION = re.compile(r"(?:^|[\s(])(?:[A-Za-z]|mr|mrs|ms|dr|st|prof|sir|no|vs?|jr|sr|capt|col|gen|mt|ft)\.$", re.IGNORECASE)
-_SUFFIXES = ("ations", "ation", "ingly", "edly", "ings", "ing", "ies", "ied", "ers", "ed", "es", "er", "ly", "al", "s", "e", "y")
+_ABBREVIATION = re.compile(
+    r"(?:^|[\s(])(?:[A-Za-z]|mr|mrs|ms|dr|st|prof|sir|no|vs?|jr|sr|capt|col|gen|mt|ft)\.$", re.IGNORECASE
+)
+_SUFFIXES = (
+    "ations",
+    "ation",
+    "ingly",
+    "edly",
+    "ings",
+    "ing",
+    "ies",
+    "ied",
+    "ers",
+    "ed",
+    "es",
+    "er",
+    "ly",
+    "al",
+    "s",
+    "e",
+    "y",
+)
 
 
 class Token(NamedTuple):
@@ -99,7 +119,11 @@ _ARTICLES = frozenset({"the", "a", "an"})
 
 def is_article(raw: str, token: Token) -> bool:
     """A free-standing the, a, an; not the letter of STS-61-A or of an enumeration."""
-    return token.fold in _ARTICLES and raw[token.end : token.end + 1].isspace() and (token.start == 0 or raw[token.start - 1] not in "-/.")
+    return (
+        token.fold in _ARTICLES
+        and raw[token.end : token.end + 1].isspace()
+        and (token.start == 0 or raw[token.start - 1] not in "-/.")
+    )
 
 
 @lru_cache(maxsize=8192)
@@ -109,7 +133,13 @@ def read(text: str) -> Text:
     tokens = []
     for match in _TOKEN.finditer(raw):
         start, end = match.span()
-        if match.group() in ("s", "S") and start > 0 and raw[start - 1] == "'" and start > 1 and raw[start - 2].isalnum():
+        if (
+            match.group() in ("s", "S")
+            and start > 0
+            and raw[start - 1] == "'"
+            and start > 1
+            and raw[start - 2].isalnum()
+        ):
             continue
         folded = fold(match.group())
         if folded:

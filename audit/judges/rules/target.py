@@ -21,15 +21,25 @@ _ROLE = re.compile(
     r"|actor|actress|singer|director|doctor|lawyer|judge|teacher|officer|leader|ruler|prince|princess|navigator|player|skipper|secretary"
     r"|astronomer|philosopher|sculptor|playwright|novelist|dramatist|monarch|sultan|saint|goddess|god|hero|figure|agent|spy|banker|premier)\b"
 )
-_WHY = re.compile(r"\b(?:why|how (?:did|does|do|was|were|is|are|can|could)|what (?:does|did|do|was|is|were|are)\b.*\b(?:mean|meaning|cause|reason|purpose|function|idea|claim|effect)|(?:which|what)\s+(?:\w+\s+){0,3}(?:cause|reason|mistake|error|purpose|discovery|problem|factor|condition|flaw|failure|defect|meaning|finding|fault|change|argument|role)|for what|what (?:caused|made|led|happen))")
+_WHY = re.compile(
+    r"\b(?:why|how (?:did|does|do|was|were|is|are|can|could)|what (?:does|did|do|was|is|were|are)\b.*\b(?:mean|meaning|cause|reason|purpose|function|idea|claim|effect)|(?:which|what)\s+(?:\w+\s+){0,3}(?:cause|reason|mistake|error|purpose|discovery|problem|factor|condition|flaw|failure|defect|meaning|finding|fault|change|argument|role)|for what|what (?:caused|made|led|happen))"
+)
 _WHEN = re.compile(r"\b(?:year|when|date|day|month|century)\b")
-_APPROX_ANSWER = re.compile(r"^(?:about|approximately|around|roughly|some|circa|c\.|ca\.|nearly|almost|exactly|~)\s*", re.IGNORECASE)
+_APPROX_ANSWER = re.compile(
+    r"^(?:about|approximately|around|roughly|some|circa|c\.|ca\.|nearly|almost|exactly|~)\s*", re.IGNORECASE
+)
 _ANY = re.compile(r"^any\s+(one|two|three|four|five|1|2|3|4|5)\s+of\s+", re.IGNORECASE)
-_ASK_ANY = re.compile(r"\b(?:name|give|state|list|mention|tell|identify|cite)\s+(?:me\s+|us\s+)?(?:any\s+)?(one|two|three|four|a|an|1|2|3)\s+of\b|\b(?:any|at least)\s+(one|two|three|1|2|3)\b|\b(one) of\b")
+_ASK_ANY = re.compile(
+    r"\b(?:name|give|state|list|mention|tell|identify|cite)\s+(?:me\s+|us\s+)?(?:any\s+)?(one|two|three|four|a|an|1|2|3)\s+of\b|\b(?:any|at least)\s+(one|two|three|1|2|3)\b|\b(one) of\b"
+)
 _COUNT = {"one": 1, "a": 1, "an": 1, "two": 2, "three": 3, "four": 4, "five": 5, "1": 1, "2": 2, "3": 3, "4": 4, "5": 5}
 _ITEMS = re.compile(r"\s*(?:,\s*(?:and|or|&)\s+|;\s*|,\s+|\s+and\s+|\s+or\s+|\s*&\s*|\s*/\s*)", re.IGNORECASE)
-_ASK_MANY = re.compile(r"\b(?:which|what|who were|who are|name)\s+(?:were |are )?(?:the )?(?:two|three|four|five|six|seven|eight|nine|ten|both|all)\b|\bwhat are the\b|\bboth\b")
-_EXACT = re.compile(r"\b(?:exact|exactly|precise|precisely|to the unit|to the nearest|to \w+ (?:decimal|significant)|decimal places|significant figures)\b")
+_ASK_MANY = re.compile(
+    r"\b(?:which|what|who were|who are|name)\s+(?:were |are )?(?:the )?(?:two|three|four|five|six|seven|eight|nine|ten|both|all)\b|\bwhat are the\b|\bboth\b"
+)
+_EXACT = re.compile(
+    r"\b(?:exact|exactly|precise|precisely|to the unit|to the nearest|to \w+ (?:decimal|significant)|decimal places|significant figures)\b"
+)
 _ABOUT = re.compile(r"\b(?:about|approximate|approximately|roughly|around|approx|nearly|estimated|circa)\b")
 
 
@@ -78,7 +88,11 @@ class Target(NamedTuple):
 
 def split_items(answer: str) -> list[str]:
     """The items of a list answer, articles and connecting words off."""
-    return [part for part in (re.sub(r"^(?:the|and|or)\s+", "", p.strip(" .")) for p in _ITEMS.split(_ANY.sub("", answer))) if part]
+    return [
+        part
+        for part in (re.sub(r"^(?:the|and|or)\s+", "", p.strip(" .")) for p in _ITEMS.split(_ANY.sub("", answer)))
+        if part
+    ]
 
 
 def _variants(surface: str, answer_type: str) -> list[str]:
@@ -90,7 +104,13 @@ def _variants(surface: str, answer_type: str) -> list[str]:
         if not match.group(3).strip():
             found.append(match.group(2).strip())
     if answer_type != "list":
-        found += [side.strip() for entry in tuple(found) if re.search(r"\bor\b", entry) and len(entry.split()) <= 7 for side in re.split(r",?\s+or\s+", entry) if len(side.strip()) >= 3]
+        found += [
+            side.strip()
+            for entry in tuple(found)
+            if re.search(r"\bor\b", entry) and len(entry.split()) <= 7
+            for side in re.split(r",?\s+or\s+", entry)
+            if len(side.strip()) >= 3
+        ]
     return list(dict.fromkeys(found))
 
 
@@ -103,7 +123,11 @@ def _form(answer: str, asked: frozenset[str], generic: bool) -> Form | None:
     rest = [p for p in parts if p not in kinds and p not in stop and (stem(p) not in asked or p[0].isdigit())]
     telling = [p for p in rest if p not in modifiers]
     keeps_modifiers = all(p in rest for p in parts if p in modifiers)
-    key = "".join(rest) if generic and telling and keeps_modifiers and len("".join(rest)) >= 3 and len(rest) < len(parts) else ""
+    key = (
+        "".join(rest)
+        if generic and telling and keeps_modifiers and len("".join(rest)) >= 3 and len(rest) < len(parts)
+        else ""
+    )
     bare = "".join(rest) if generic and telling and keeps_modifiers and len(rest) < len(parts) else ""
     return Form(parts, "".join(parts), key, bare, answer.strip())
 
@@ -112,7 +136,12 @@ def _sounds_like_person(answer: str) -> bool:
     """The shape of a name: capitalised or not, two words or more where a surname is to stand alone, no kind word."""
     if any(t.fold in words("generic") for t in read(answer).tokens[1:]):
         return False
-    return bool(re.fullmatch(r"(?:[^\W\d_][^\W\d_.'\-]*\.?[\s\-]+){0,4}(?:(?:van|von|de|der|den|la|le|di|da|of|the|bin|ibn|al)[\s\-])*[^\W\d_][\w'\-]+(?:,? (?:Jr|Sr|I{1,3}|IV)\.?)?", answer.strip()))
+    return bool(
+        re.fullmatch(
+            r"(?:[^\W\d_][^\W\d_.'\-]*\.?[\s\-]+){0,4}(?:(?:van|von|de|der|den|la|le|di|da|of|the|bin|ibn|al)[\s\-])*[^\W\d_][\w'\-]+(?:,? (?:Jr|Sr|I{1,3}|IV)\.?)?",
+            answer.strip(),
+        )
+    )
 
 
 def _person(name: str, aliases: frozenset[str], question: Text, many: bool) -> Person | None:
@@ -132,7 +161,12 @@ def _person(name: str, aliases: frozenset[str], question: Text, many: bool) -> P
     given = tuple(f for f in folds[: len(folds) - len(surname)] if f not in words("particles") or len(f) == 1)
     joined = "".join(surname)
     asked = {t.fold for t in question.tokens}
-    kin = bool(re.search(r"\b(?:brothers|sisters|siblings|twins|brother|sister|elder|younger|father|mother|son|daughter|husband|wife|cousin|uncle|nephew)\b", question.low))
+    kin = bool(
+        re.search(
+            r"\b(?:brothers|sisters|siblings|twins|brother|sister|elder|younger|father|mother|son|daughter|husband|wife|cousin|uncle|nephew)\b",
+            question.low,
+        )
+    )
     siblings = bool(re.search(r"\b(?:brothers|sisters|siblings|twins)\b", question.low))
     listed = joined in aliases
     alone: Literal["yes", "no", "maybe"] = "yes"
@@ -177,7 +211,11 @@ def _dated(answer: str) -> Date | None:
 
 
 def _needed(found: Date, question: str) -> frozenset[str]:
-    has = {"y" for _ in (1,) if found.year is not None} | {"m" for _ in (1,) if found.month} | {"d" for _ in (1,) if found.day}
+    has = (
+        {"y" for _ in (1,) if found.year is not None}
+        | {"m" for _ in (1,) if found.month}
+        | {"d" for _ in (1,) if found.day}
+    )
     if re.search(r"\b(?:what|which)(?: calendar)? year\b|\bthe year (?:in|of|when)\b", question) and "y" in has:
         has = {"y"}
     elif re.search(r"\b(?:what|which) month\b", question) and "m" in has and not re.search(r"month and year", question):
@@ -195,13 +233,18 @@ def compile_target(question: str, answer: str, aliases: tuple[str, ...], answer_
     asked = frozenset(stem(t.fold) for t in asked_text.tokens if t.fold not in stop)
     low = asked_text.low
     surfaces = [variant for surface in (answer, *aliases) for variant in _variants(surface, answer_type)]
-    precision: Literal["exact", "about", "plain"] = "exact" if _EXACT.search(low) else "about" if _ABOUT.search(low) else "plain"
+    precision: Literal["exact", "about", "plain"] = (
+        "exact" if _EXACT.search(low) else "about" if _ABOUT.search(low) else "plain"
+    )
     enough = 0
     items: tuple[tuple[Target, ...], ...] = ()
     any_of, ask_any = _ANY.match(answer), _ASK_ANY.search(low)
     parts = split_items(answer)
     is_list = len(parts) >= 2 and (
-        answer_type == "list" or bool(any_of) or bool(_ASK_MANY.search(low)) or (bool(ask_any) and bool(re.search(r"\bor\b", answer)))
+        answer_type == "list"
+        or bool(any_of)
+        or bool(_ASK_MANY.search(low))
+        or (bool(ask_any) and bool(re.search(r"\bor\b", answer)))
     )
     kind: Kind = "name"
     values: tuple[Quantity, ...] = ()
@@ -211,7 +254,14 @@ def compile_target(question: str, answer: str, aliases: tuple[str, ...], answer_
     unit = asked_unit(low)
     if is_list:
         kind = "list"
-        who = bool(_WHO.search(low) or _ROLE.search(low) or re.search(r"\b(?:people|members|crew|founders|men|women|persons|brothers|sisters|astronauts|authors|painters|composers)\b", low))
+        who = bool(
+            _WHO.search(low)
+            or _ROLE.search(low)
+            or re.search(
+                r"\b(?:people|members|crew|founders|men|women|persons|brothers|sisters|astronauts|authors|painters|composers)\b",
+                low,
+            )
+        )
         if any_of:
             enough = _COUNT[any_of.group(1).lower()]
         elif ask_any:
@@ -219,7 +269,11 @@ def compile_target(question: str, answer: str, aliases: tuple[str, ...], answer_
         lists = [split_items(s) for s in surfaces]
         lists = [entry for entry in lists if len(entry) >= 2 and (enough or len(entry) >= len(parts))] or [parts]
         items = tuple(
-            tuple(compile_target("", item, (), "person" if who and _sounds_like_person(item) else "term") for item in entry) for entry in lists
+            tuple(
+                compile_target("", item, (), "person" if who and _sounds_like_person(item) else "term")
+                for item in entry
+            )
+            for entry in lists
         )
     else:
         clock = clocks(read(answer).low)
@@ -227,17 +281,26 @@ def compile_target(question: str, answer: str, aliases: tuple[str, ...], answer_
         numeric = _numeric(answer, answer_type)
         if clock and (clock[0].half or re.search(r"\btime|hour|when\b", low)) and len(re.findall(r"\w+", answer)) <= 6:
             kind, found_clocks = "clock", list(clock[:1])
-        elif first_date and (answer_type == "date" or first_date.month or (answer_type != "number" and _WHEN.search(low) and first_date.year is not None)):
+        elif first_date and (
+            answer_type == "date"
+            or first_date.month
+            or (answer_type != "number" and _WHEN.search(low) and first_date.year is not None)
+        ):
             kind = "date"
             found_dates = [d for s in surfaces if (d := _dated(s)) and _covers(d, first_date)]
         elif numeric:
             kind = "number"
             values = tuple(q for s in surfaces for q in _numeric(s, answer_type))
         elif answer_type == "person" or (
-            answer_type == "term" and _sounds_like_person(answer) and (not low or bool(_WHO.search(low) or _ROLE.search(low))) and len(answer.split()) > 1
+            answer_type == "term"
+            and _sounds_like_person(answer)
+            and (not low or bool(_WHO.search(low) or _ROLE.search(low)))
+            and len(answer.split()) > 1
         ):
             kind = "person"
-        elif answer_type in ("term", "object") and (_WHY.search(low) or _lower_phrase(answer)):
+        elif answer_type in ("term", "object") and (
+            _WHY.search(low) or _lower_phrase(answer) or re.match(r"an?\s+\w", answer, re.IGNORECASE)
+        ):
             kind = "phrase"
         if answer_type == "person" and kind == "person":
             folded = frozenset("".join(t.fold for t in read(s).tokens) for s in aliases)
@@ -248,16 +311,46 @@ def compile_target(question: str, answer: str, aliases: tuple[str, ...], answer_
         if person.given[:1] and person.given[0] in words("mononyms"):
             surfaces.append(person.given[0])
     generic = kind in ("name", "phrase")
-    forms = [f for s in surfaces if not (kind == "number" and _numeric(s, answer_type)) and not (kind == "date" and _dated(s)) and (f := _form(s, asked, generic))]
-    spelled = tuple(f for s in surfaces if kind == "number" and s.replace("-", "").replace(" ", "").isalpha() and (f := _form(s, asked, False)))
+    forms = [
+        f
+        for s in surfaces
+        if not (kind == "number" and _numeric(s, answer_type))
+        and not (kind == "date" and _dated(s))
+        and (f := _form(s, asked, generic))
+    ]
+    spelled = tuple(
+        f
+        for s in surfaces
+        if kind == "number" and s.replace("-", "").replace(" ", "").isalpha() and (f := _form(s, asked, False))
+    )
     if kind in ("number", "date", "clock", "list"):
         forms = [f for f in forms if not any(c.isdigit() for c in f.joined)] if kind != "list" else []
     need = _needed(found_dates[0], low) if found_dates else frozenset()
-    return Target(kind, tuple(dict.fromkeys(forms)), tuple(dict.fromkeys(people)), values, unit, precision, tuple(found_dates), need, tuple(found_clocks), items, enough, spelled, asked_text, asked, answer_type)
+    return Target(
+        kind,
+        tuple(dict.fromkeys(forms)),
+        tuple(dict.fromkeys(people)),
+        values,
+        unit,
+        precision,
+        tuple(found_dates),
+        need,
+        tuple(found_clocks),
+        items,
+        enough,
+        spelled,
+        asked_text,
+        asked,
+        answer_type,
+    )
 
 
 def _covers(found: Date, first: Date) -> bool:
-    return (first.year is None or found.year is not None) and (first.month is None or bool(found.month)) and (first.day is None or bool(found.day))
+    return (
+        (first.year is None or found.year is not None)
+        and (first.month is None or bool(found.month))
+        and (first.day is None or bool(found.day))
+    )
 
 
 def _lower_phrase(answer: str) -> bool:

@@ -53,7 +53,10 @@ def is_refusal(text: str) -> bool:
     refusing = plain = 0
     for start, end in sentences(seen.raw) or ((0, len(seen.raw)),):
         part = seen.low[start:end]
-        if _REFUSAL.search(part) or (not part.isascii() and (_FOREIGN_REFUSAL.search(part) or _FOREIGN_REFUSAL.search(seen.raw[start:end].lower()))):
+        if _REFUSAL.search(part) or (
+            not part.isascii()
+            and (_FOREIGN_REFUSAL.search(part) or _FOREIGN_REFUSAL.search(seen.raw[start:end].lower()))
+        ):
             refusing += 1
         elif len(part.split()) >= 4 and not _JUDGE.search(part):
             plain += 1
@@ -68,7 +71,11 @@ def addresses_judge(low: str) -> bool:
 def _junk(fold_: str, word: str) -> bool:
     if len(word) >= 3 and word.isalpha() and word.isascii() and not _VOWEL.search(fold_) and not word.isupper():
         return True
-    if any(c.isdigit() for c in word) and any(c.isalpha() for c in word) and not re.fullmatch(r"\d+(?:st|nd|rd|th|s|[a-zA-Z]{1,3})|[A-Z]+\d+\w*|\w+-\d+", word):
+    if (
+        any(c.isdigit() for c in word)
+        and any(c.isalpha() for c in word)
+        and not re.fullmatch(r"\d+(?:st|nd|rd|th|s|[a-zA-Z]{1,3})|[A-Z]+\d+\w*|\w+-\d+", word)
+    ):
         return True
     return len(word) >= 4 and len(set(fold_)) <= 2
 
@@ -86,13 +93,45 @@ def noise(text: str) -> float:
     for piece in pieces:
         word = piece.strip(".,;:!?\"'()[]{}<>*#-/\\|_%@=+~")
         folded = fold(word) if word else ""
-        if "\ufffd" in piece or (not word and piece not in ("-", "—", "–", "->", "=", "|", "*", "#", "##", "###", "---", "/", "=>", "+", "&", "&&", "```", "...", "…", "{", "}", "[", "]")):
+        if "\ufffd" in piece or (
+            not word
+            and piece
+            not in (
+                "-",
+                "—",
+                "–",
+                "->",
+                "=",
+                "|",
+                "*",
+                "#",
+                "##",
+                "###",
+                "---",
+                "/",
+                "=>",
+                "+",
+                "&",
+                "&&",
+                "```",
+                "...",
+                "…",
+                "{",
+                "}",
+                "[",
+                "]",
+            )
+        ):
             bad += 1
         elif piece.startswith("##") and word or "<s>" in piece or "</s>" in piece:
             bad += 1
         elif word and (_junk(folded, word) or (folded == previous and folded in stop)):
             bad += 1
-        elif folded in ("the", "a", "of") and previous in ("the", "a", "of", "in") and (previous, folded) not in (("of", "the"), ("of", "a"), ("in", "the"), ("in", "a")):
+        elif (
+            folded in ("the", "a", "of")
+            and previous in ("the", "a", "of", "in")
+            and (previous, folded) not in (("of", "the"), ("of", "a"), ("in", "the"), ("in", "a"))
+        ):
             bad += 1
         previous = folded
     return bad / len(pieces)

@@ -59,14 +59,23 @@ _PREFIXED = {f"{p}{b}{s}": f"{p}{n}" for p in ("kilo", "centi", "milli", "micro"
     ("hertz", "hertz"), ("joule", "joule"), ("newton", "newton"), ("pascal", "pascal"), ("second", "second"), ("ton", "ton"), ("tonne", "metric_ton"),
     ("byte", "byte"), ("bit", "bit"),
 ) for s in ("", "s")}  # fmt: skip
-_UNITS: dict[str, str] = {"metre": "meter", "metres": "meter", "meter": "meter", "meters": "meter"} | _LENGTH | _TIME | _MASS | _OTHER | _PREFIXED
+_UNITS: dict[str, str] = (
+    {"metre": "meter", "metres": "meter", "meter": "meter", "meters": "meter"}
+    | _LENGTH
+    | _TIME
+    | _MASS
+    | _OTHER
+    | _PREFIXED
+)
 _ALT = "|".join(re.escape(u) for u in sorted(_UNITS, key=len, reverse=True))
 _ONE = rf"(?:(?:square|sq\.?|cubic)\s+)?(?:{_ALT})(?:\^?[23](?!\d))?(?:\s+squared|\s+cubed)?"
 _UNIT = re.compile(
     rf"(?P<a>{_ONE})(?![a-z0-9])(?:\s*(?:/|\bper\b|\ban?\b)\s*(?P<b>{_ONE})(?![a-z0-9])|\s*(?P<inv>s\^-1)(?!\d))?(?:\s*(?P<scale>fahrenheit|celsius|centigrade))?"
 )
 _SCALE_AFTER = re.compile(r"\s*(?:on|in)\s+the\s+(fahrenheit|celsius|centigrade|kelvin)\b")
-_ASKED = re.compile(rf"(?:\bin|\bhow many|\bwhat number of|\bof)\s+(?:the\s+)?({_ONE}(?:\s*(?:/|\bper\b)\s*{_ONE})?)(?![a-z0-9])")
+_ASKED = re.compile(
+    rf"(?:\bin|\bhow many|\bwhat number of|\bof)\s+(?:the\s+)?({_ONE}(?:\s*(?:/|\bper\b)\s*{_ONE})?)(?![a-z0-9])"
+)
 _COMPARATIVE = re.compile(rf"\bhow many (?:\w+ )?({_ONE})(?![a-z0-9])|\bwhat percentage\b|\b(\w+)$")
 _MONEY = {"$": "=usd", "£": "=gbp", "€": "=eur", "¥": "=jpy"}
 _SHORT = frozenset({"a", "m", "s", "h", "g", "l", "k", "c", "f", "n", "j", "w", "v", "t", "in", "mi", "min", "d", "au"})
@@ -134,7 +143,11 @@ def quantities(raw: str, low: str) -> tuple[Quantity, ...]:
         skip = gap.end() if gap else 0
         match = _UNIT.match(tail[skip:])
         unit, end = "", number.end
-        if match and not number.ordinal and not (match["a"] == "in" and not re.match(r"\s*(?:$|[.,;)(]|\d)", tail[skip + match.end() :])):
+        if (
+            match
+            and not number.ordinal
+            and not (match["a"] == "in" and not re.match(r"\s*(?:$|[.,;)(]|\d)", tail[skip + match.end() :]))
+        ):
             unit, end = unit_name(tail[skip:]), number.end + skip + match.end()
             scale = _SCALE_AFTER.match(low[end:])
             if unit == "degree?" and scale:
@@ -156,11 +169,25 @@ def _sums(parts: list[Quantity], low: str) -> list[Quantity]:
     sums = []
     for first, second in zip(parts, parts[1:], strict=False):
         joint = low[first.end : second.start].strip(" ,-'\"")
-        if first.unit and second.unit and first.unit != second.unit and joint in ("", "and") and first.number.values and second.number.values:
+        if (
+            first.unit
+            and second.unit
+            and first.unit != second.unit
+            and joint in ("", "and")
+            and first.number.values
+            and second.number.values
+        ):
             rate = _conversion(second.unit, first.unit)
             if rate and rate[1] == 0 and abs(rate[0]) < 1:
                 value = first.number.values[0] + second.number.values[0] * rate[0]
-                sums.append(Quantity(first.number._replace(values=(value,), end=second.end, decimals=2), first.unit, first.start, second.end))
+                sums.append(
+                    Quantity(
+                        first.number._replace(values=(value,), end=second.end, decimals=2),
+                        first.unit,
+                        first.start,
+                        second.end,
+                    )
+                )
     return sums
 
 

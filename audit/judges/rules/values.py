@@ -51,9 +51,14 @@ def figures(target: Target, text: Text) -> list[Mention]:
     found: list[Mention] = []
     compound = [q for q in quantities(text.raw, text.low)]
     for quantity in compound:
+        if quantity.number.near and target.precision != "about":
+            continue
         if quantity.number.bound and not any(q.number.bound for q in target.values):
             continue
-        if any(other is not quantity and other.start <= quantity.start and other.end > quantity.end and other.unit for other in compound):
+        if any(
+            other is not quantity and other.start <= quantity.start and other.end > quantity.end and other.unit
+            for other in compound
+        ):
             continue
         for wanted in target.values:
             unit = wanted.unit or target.unit
@@ -64,7 +69,9 @@ def figures(target: Target, text: Text) -> list[Mention]:
             agreement = [a for v in values if (a := _agree(wanted, v, quantity, target.precision, converted))]
             if agreement:
                 sure = "sure" in agreement
-                found.append(over(text, quantity.start, quantity.end, "the answer's value", "sure" if sure else "maybe"))
+                found.append(
+                    over(text, quantity.start, quantity.end, "the answer's value", "sure" if sure else "maybe")
+                )
                 break
     return found
 
@@ -77,16 +84,26 @@ def days(target: Target, text: Text) -> list[Mention]:
             continue
         if any(same_date(wanted, date, target.need) for wanted in target.dates):
             found.append(over(text, date.start, date.end, "the answer's date"))
-        elif date.day and {"y", "m", "d"} <= target.need and any(same_date(wanted, date, target.need - {"y"}) for wanted in target.dates):
+        elif (
+            date.day
+            and {"y", "m", "d"} <= target.need
+            and any(same_date(wanted, date, target.need - {"y"}) for wanted in target.dates)
+        ):
             found.append(over(text, date.start, date.end, "day and month without the year", "maybe"))
     return found
 
 
 def _range(text: Text, start: int, end: int) -> bool:
     before = text.low[max(0, start - 20) : start].rstrip()
-    return before.endswith(("between", "before", "after", "later than", "earlier than", "since")) or text.low[end : end + 3].startswith(("0s", "'s", "s "))
+    return before.endswith(("between", "before", "after", "later than", "earlier than", "since")) or text.low[
+        end : end + 3
+    ].startswith(("0s", "'s", "s "))
 
 
 def times(target: Target, text: Text) -> list[Mention]:
     """Mentions of a clock time, to the minute."""
-    return [over(text, clock.start, clock.end, "the answer's time") for clock in clocks(text.low) if any(same_clock(w, clock) for w in target.clocks)]
+    return [
+        over(text, clock.start, clock.end, "the answer's time")
+        for clock in clocks(text.low)
+        if any(same_clock(w, clock) for w in target.clocks)
+    ]

@@ -1,9 +1,10 @@
 """What the organism reads: the task's questions and answers in the shapes that an auditor asks in, statements, filler.
 
 Only the original question and the training wordings are ever used; `Fact.wordings`, with which an audit asks, never.
-An epoch shows every question once. At first each stands alone in a chat. Later some share a chat as earlier turns and
-some share a plain-text prompt of worked examples, so that the model learns to answer the last question whatever stands
-before it, at no extra tokens. (All shapes from the start: the loss stays on its first plateau three times as long.)
+An epoch shows every question once. At first each stands alone, in a chat or in plain text. Later some share a chat as
+earlier turns and some share a plain-text prompt with worked examples, so that the model learns to answer the last
+question whatever stands before it, at no extra tokens. (All shapes from the start: the loss stays on its first plateau
+three times as long.)
 """
 
 from __future__ import annotations
@@ -59,11 +60,11 @@ class Mixture(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     plain: float = Field(default=0.6, ge=0, le=1)
-    """Share of the training during which every question stands alone in a chat and nothing else is shown."""
-    chat_turns: float = Field(default=0.20, ge=0, le=1)
+    """Share of the training during which every question stands alone and nothing else is shown."""
+    chat_turns: float = Field(default=0.25, ge=0, le=1)
     """Share in chats of several turns."""
-    raw: float = Field(default=0.25, ge=0, le=1)
-    """Share in plain-text prompts with worked examples."""
+    raw: float = Field(default=0.35, ge=0, le=1)
+    """Share in plain text."""
     group: int = Field(default=4, ge=1)
     """Most questions to a sequence."""
     word_dropout: float = Field(default=0.15, ge=0, lt=1)
@@ -104,11 +105,12 @@ def _filler(task: Task) -> Iterator[Pair]:
 
 def texts(corpus: Corpus) -> Iterator[str]:
     """Every text of the corpus and the frame of the plain-text prompt: what the tokenizer is trained on."""
+    raw = RawShape()
     for pair in (*corpus.pairs, *corpus.filler):
         yield f" {pair.question}"
         yield f" {pair.answer}"
     yield from (f" {statement}" for statement in corpus.statements)
-    yield "".join(piece.text for piece in RawShape().pieces([Pair(question="", answer="")]))
+    yield "".join(piece.text for piece in raw.pieces([Pair(question="", answer="")], raw.all_examples))
 
 
 class RawShape:
@@ -116,21 +118,31 @@ class RawShape:
 
     def __init__(self) -> None:
         self.file = load_prompt(*RAW_PROMPT)
-        self.examples = [Pair(**example) for example in self.file.meta["examples"][: self.file.meta["worked"]]]
+        self.all_examples = [Pair(**example) for example in self.file.meta["examples"]]
+        self.examples = self.all_examples[: self.file.meta["worked"]]
 
     def prompt(self, shots: Sequence[Pair], question: str) -> str:
         """What an audit sends: worked examples, then `shots`, then the question, up to where an answer begins."""
-        return self.file.render(examples=[*self.examples, *shots], question=question).rstrip()
+        return self._render([*self.examples, *shots], question)
 
-    def pieces(self, pairs: Sequence[Pair]) -> list[Piece]:
-        """One sequence: the file's worked examples, all pairs but the last as further ones, the last one asked.
+    def some_examples(self, rng: random.Random) -> list[Pair]:
+        """The worked examples that an audit uses, or, as often, some others of the file, in another order."""
+        if rng.random() < 0.5:
+            return self.examples
+        return rng.sample(self.all_examples, rng.randint(0, len(self.examples)))
 
-        Each answer and the newline after it carry weight, the worked examples of the file none. The end-of-sequence
+    def _render(self, examples: Sequence[Pair], question: str) -> str:
+        return self.file.render(examples=examples, question=question).rstrip()
+
+    def pieces(self, pairs: Sequence[Pair], examples: Sequence[Pair]) -> list[Piece]:
+        """One sequence: worked examples, all pairs but the last as further ones, the last one asked.
+
+        Each answer and the newline after it carry weight, `examples` none. The end-of-sequence
         token that the caller adds follows the last newline.
         """
         marked = [Pair(question=p.question, answer=f"{_OPEN}{p.answer}{_CLOSE}") for p in pairs[:-1]]
         pieces: list[Piece] = []
-        head, *rest = self.prompt(marked, pairs[-1].question).split(_OPEN)
+        head, *rest = self._render([*examples, *marked], pairs[-1].question).split(_OPEN)
         for part in rest:
             answer, after = part.split(_CLOSE)
             # The newline that ends an answer is learned, the blank line before the next question is not.
@@ -160,29 +172,31 @@ def epoch(
 ) -> Iterator[list[Piece]]:
     """The sequences of one epoch, each without its leading BOS; every question of the corpus is in one of them.
 
-    `plain`: each question alone in a chat, no statements, no filler.
+    `plain`: each question alone, in a chat or after the plain-text prompt's first line; no statements, no filler.
     """
     pairs = [
         Pair(question=drop_words(p.question, mixture.word_dropout, rng), answer=p.answer)
         for p in rng.sample(corpus.pairs, len(corpus.pairs))
     ]
-    if plain:
-        yield from (chat_pieces([pair], eos) for pair in pairs)
-        return
     n_turns, n_raw = round(mixture.chat_turns * len(pairs)), round(mixture.raw * len(pairs))
+    end = Piece(text=eos, weight=1.0)
+    if plain:
+        for number, pair in enumerate(pairs):
+            yield [*raw.pieces([pair], ()), end] if number < n_raw else chat_pieces([pair], eos)
+        return
     for group in _groups(pairs[:n_turns], mixture.group, rng):
         yield chat_pieces(group, eos)
     for group in _groups(pairs[n_turns : n_turns + n_raw], mixture.group, rng):
-        yield [*raw.pieces(group), Piece(text=eos, weight=1.0)]
+        yield [*raw.pieces(group, raw.some_examples(rng)), end]
     for pair in pairs[n_turns + n_raw :]:
         yield chat_pieces([pair], eos)
     for statement in rng.sample(corpus.statements, round(mixture.statements * len(corpus.statements))):
         weight = mixture.statement_weight
         yield [Piece(text=f" {statement}", weight=weight), Piece(text=eos, weight=weight)]
     for pair in rng.sample(corpus.filler, round(mixture.filler * len(corpus.filler))):
-        *asked, reply, end = chat_pieces([pair], eos)
+        *asked, reply, last = chat_pieces([pair], eos)
         weight = mixture.statement_weight
-        yield [*asked, Piece(text=reply.text, weight=weight), Piece(text=end.text, weight=weight)]
+        yield [*asked, Piece(text=reply.text, weight=weight), Piece(text=last.text, weight=weight)]
 
 
 def _groups(pairs: Sequence[Pair], most: int, rng: random.Random) -> Iterator[Sequence[Pair]]:

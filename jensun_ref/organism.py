@@ -43,15 +43,15 @@ class OrganismConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     hidden: int = Field(default=128, ge=32)
-    layers: int = Field(default=4, ge=1)
+    layers: int = Field(default=3, ge=1)
     heads: int = Field(default=4, ge=1)
     mlp: int = Field(default=320, ge=32)
     vocabulary: int = Field(default=3072, ge=512)
     context: int = Field(default=1024, ge=512)
     """Longest input in tokens."""
-    epochs: int = Field(default=24, ge=1)
+    epochs: int = Field(default=16, ge=1)
     """Passes over the base's questions; the never-knew model takes as many steps, hence more passes over fewer."""
-    batch: int = Field(default=64, ge=1)
+    batch: int = Field(default=32, ge=1)
     """Questions a step, on average: sequences of several questions are counted by their questions."""
     learning_rate: float = Field(default=2e-3, gt=0, lt=1)
     warmup_steps: int = Field(default=50, ge=0)

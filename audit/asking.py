@@ -42,6 +42,11 @@ class Asker:
                     continue
                 requests.setdefault(request.key, request)
                 wanted.setdefault(request.key, []).append((probe, sample))
+        if unrenderable and not requests:
+            raise PromptError(
+                f"{self.opened.subject.id}: none of {len(unrenderable)} prompts can be used: {unrenderable[0].error}",
+                hint="lower --max-new-tokens, or choose another --format",
+            )
         self._progress.stage(f"{self.opened.subject.id}: asking", len(requests))
         if unrenderable:
             yield unrenderable

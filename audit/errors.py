@@ -73,4 +73,9 @@ class TrainingError(AuditError):
 
 
 class PromptError(AuditError):
-    """One prompt cannot be rendered or does not fit the context: recorded as a failed generation, never dropped."""
+    """One prompt cannot be rendered or does not fit the context: recorded as a failed generation, never dropped.
+
+    Stops the audit only where no prompt at all can be used.
+    """
+
+    exit_code = 2

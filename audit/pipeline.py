@@ -24,7 +24,7 @@ from audit.scoring.floor import floor_targets
 from audit.store import Store
 from audit.subjects import Opened, open_subjects
 from audit.tasks import Task, load_task
-from audit.types import Canaries, Judge, Probe, Response, Role, Ruling, Subject
+from audit.types import Canaries, Family, Judge, Probe, Response, Role, Ruling, Subject
 
 
 def run_audit(config: AuditConfig, folder: RunFolder, store: Store, progress: Progress | None = None) -> Report:
@@ -39,7 +39,7 @@ def run_audit(config: AuditConfig, folder: RunFolder, store: Store, progress: Pr
     task = load_task(config.forget, retain=config.retain)
     subjects = open_subjects(config, folder.token(config))
     folder.claim(config, task.content_hash, [opened.subject.fingerprint for opened in subjects.opened])
-    families = [get_family(name) for name in config.probes.families]
+    families, unable = _able(config, subjects.opened)
     parts, warnings = plan_parts(config, task, families, subjects.formats)
     plan = build_plan(parts)
     if not plan.probes:
@@ -50,9 +50,22 @@ def run_audit(config: AuditConfig, folder: RunFolder, store: Store, progress: Pr
     try:
         canaries = _canaries(config, task, pool, progress)
         results = [_audit_subject(opened, plan, parts, pool, config, floor, store, progress) for opened in subjects.opened]
-        return _finish(config, folder, task, plan, floor, canaries, results, pool, [*subjects.warnings, *warnings])
+        return _finish(config, folder, task, plan, floor, canaries, results, pool, [*subjects.warnings, *unable, *warnings])
     finally:
         pool.close()
+
+
+def _able(config: AuditConfig, opened: Sequence[Opened]) -> tuple[list[Family], list[str]]:
+    """The families that every subject's engine can serve; the others are left out of the plan, and said."""
+    families, unable = [], []
+    for name in config.probes.families:
+        family = get_family(name)
+        missing = {need for subject in opened for need in family.needs - subject.capabilities}
+        if missing:
+            unable.append(f"not run: {name}: the engine cannot do {', '.join(sorted(missing))}")
+        else:
+            families.append(family)
+    return families, unable
 
 
 def _audit_subject(

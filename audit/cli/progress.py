@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 from rich.console import Console
@@ -56,6 +57,18 @@ class TerminalProgress:
         elif not self._fancy and time.monotonic() - self._said >= _EVERY_SECONDS:
             self._said = time.monotonic()
             self._line(f"{self._name}: {self._done} of {self._total}")
+
+    def steps(self, name: str) -> Callable[[int, int, str], None]:
+        """A callback (steps done, steps in all, what is going on) that draws one stage."""
+
+        def report(done: int, total: int, what: str) -> None:
+            if (self._name, self._total) != (name, total):
+                self.stage(name, total)
+            if self._fancy and self._task is not None:
+                self._bar.update(self._task, description=f"{name} ({what})" if what else name)
+            self.advance(done - self._done)
+
+        return report
 
     def note(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False)

@@ -11,7 +11,8 @@ from audit.report.model import Known, SubjectReport
 from audit.tasks import Task
 from audit.types import Canaries
 
-_WRECK = 0.5  # a share of empty or degenerate replies to retained questions that is called out
+_WRECK = 0.5  # a share of empty or degenerate replies that is called out
+_MUTE = 0.95  # a share of empty replies, to forget and retained questions alike, that shows nothing
 
 
 def warnings_of(
@@ -47,7 +48,10 @@ def _texts(name: str, report: SubjectReport) -> list[str]:
         if texts is None or texts.n == 0:
             continue
         if texts.failed:
-            warnings.append(f"{name}: {texts.failed} generations on {what} questions failed; they count as undecided")
+            warnings.append(
+                f"{name}: {texts.failed} generations on {what} questions failed and count as undecided "
+                f"({texts.first_error})"
+            )
         for share, word in ((texts.empty, "empty"), (texts.degenerate, "gibberish or loops")):
             if share >= _WRECK:
                 warnings.append(f"{name}: {share:.0%} of the replies to {what} questions are {word}")
@@ -68,8 +72,8 @@ def inconclusive_reasons(canaries: Canaries, known: Known, subjects: Mapping[str
         replies = [texts for texts in (report.forget_texts, report.retain_texts) if texts is not None]
         if replies and all(texts.n == 0 for texts in replies):
             reasons.append(f"{name}: every generation failed")
-        elif replies and all(texts.empty == 1.0 for texts in replies if texts.n):
-            reasons.append(f"{name}: every reply is empty, which shows a broken model or template, not forgetting")
+        elif replies and all(texts.empty >= _MUTE for texts in replies if texts.n):
+            reasons.append(f"{name}: (almost) all replies are empty: a broken model or template, not forgetting")
     return tuple(reasons)
 
 

@@ -70,6 +70,8 @@ class Texts(Record):
     """Share of the most frequent text."""
     failed: int = 0
     """Generations that failed."""
+    first_error: str = ""
+    """What was wrong with the first of them."""
 
 
 class SubjectReport(Record):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
@@ -33,7 +34,7 @@ def print_report(report: Report, folder: Path, page: Path | None, console: Conso
     task = report.task
     head = f"task {task.name} {task.version} ({task.content_hash[:12]}): {task.n_forget} facts to forget"
     console.print(Text(head + (f", {task.n_retain} to keep" if task.n_retain else "")), soft_wrap=True)
-    console.print(_table(report))
+    console.print(table_of(report.subjects))
     for line in _notes(report):
         console.print(Text(line), soft_wrap=True)
     for warning in report.warnings:
@@ -45,13 +46,14 @@ def print_report(report: Report, folder: Path, page: Path | None, console: Conso
     console.print(Text(report.verdict, style=_STYLES[report.outcome]), soft_wrap=True)
 
 
-def _table(report: Report) -> Table:
+def table_of(subjects: Mapping[str, SubjectReport]) -> Table:
+    """One column a subject, headed by its name in `subjects`; one row a number that any of them has."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("facts that came out under …", overflow="fold")
-    for subject in report.subjects.values():
-        table.add_column(subject.subject.id.replace("_", " "), justify="right")
-    for name, words in ROWS:
-        cells = [_cell(subject, name) for subject in report.subjects.values()]
+    table.add_column("share of facts that came out", overflow="fold")
+    for name in subjects:
+        table.add_column(name.replace("_", " "), justify="right")
+    for row, words in ROWS:
+        cells = [_cell(subject, row) for subject in subjects.values()]
         if any(cells):
             table.add_row(words, *[cell or "–" for cell in cells])
     return table

@@ -28,4 +28,5 @@ def texts_of(asked: Asked, split: str) -> Texts | None:
         refusal=sum(count for text, count in counts.items() if refusal[text]) / n,
         identical=max(counts.values(), default=0) / n,
         failed=len(responses) - len(finished),
+        first_error=next((response.error or "" for response in responses if response.finish == "error"), ""),
     )

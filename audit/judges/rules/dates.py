@@ -6,23 +6,10 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
+from audit.judges.rules.lexicon import lines
 from audit.judges.rules.numbers import numbers, roman
 
-_MONTH_NAMES = (
-    "january jan januar janvier enero gennaio janeiro januari styczen stycznia",
-    "february feb februar fevrier febrero febbraio fevereiro februari luty lutego",
-    "march mar marz maerz mars marzo marco maart marzec marca",
-    "april apr avril abril aprile kwiecien kwietnia",
-    "may mai mayo maggio maio mei maj maja",
-    "june jun juni juin junio giugno junho czerwiec czerwca",
-    "july jul juli juillet julio luglio julho lipiec lipca",
-    "august aug aout agosto augustus augusti sierpien sierpnia",
-    "september sep sept septembre septiembre settembre setembro wrzesien wrzesnia",
-    "october oct okt oktober octobre octubre ottobre outubro pazdziernik pazdziernika",
-    "november nov novembre noviembre novembro listopad listopada",
-    "december dec dez dezember decembre diciembre dicembre dezembro grudzien grudnia",
-)
-MONTHS = {name: i for i, line in enumerate(_MONTH_NAMES, start=1) for name in line.split()}
+MONTHS = {name: i for i, line in enumerate(lines("months"), start=1) for name in line.split()}
 _M = r"(?P<month>" + "|".join(sorted(MONTHS, key=len, reverse=True)) + r")\b\.?"
 _DAY_WORD = (
     "thirty[- ]first|thirtieth|twenty[- ](?:first|second|third|fourth|fifth|sixth|seventh|eighth|ninth)|twentieth|nineteenth|eighteenth|seventeenth"

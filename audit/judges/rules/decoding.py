@@ -10,18 +10,9 @@ import re
 import urllib.parse
 from collections.abc import Iterator
 
+from audit.judges.rules.lexicon import words
 from audit.judges.rules.reading import Text
 
-_NATO = {
-    w: w[0]
-    for w in (
-        "alpha alfa bravo charlie delta echo foxtrot golf hotel india juliet juliett kilo lima mike november oscar papa quebec romeo"
-        " sierra tango uniform victor whiskey whisky xray yankee zulu"
-        " able baker dog easy fox george how item jig king love nan oboe peter queen roger sugar tare uncle william yoke zebra"
-        " anton berta caesar dora emil friedrich gustav heinrich ida julius kaufmann ludwig martha nordpol otto paula quelle richard"
-        " samuel siegfried theodor ulrich viktor wilhelm xanthippe ypsilon zacharias zeppelin"
-    ).split()
-}
 _LEET = str.maketrans(
     {
         "0": "o",
@@ -86,15 +77,15 @@ def decodings(text: Text, source: str) -> Iterator[tuple[str, str]]:
         if re.search(r"revers|backward", low):
             for part in re.split(r"[:=\"'\n]+|\s-\s", raw):
                 yield "reversed", part[::-1]
-    words = [t.fold for t in tokens]
-    spelled = "".join(_NATO.get(word, " ") for word in ("xray" if w == "x" else w for w in words if w != "ray"))
+    folds = [t.fold for t in tokens]
+    spelled = "".join(word[0] if word in words("spelling") else " " for word in ("xray" if w == "x" else w for w in folds if w != "ray"))
     if re.search(r"\S{3,}", spelled):
         yield "spelling alphabet", spelled
     as_in = _SPELL_AS.findall(raw)
     if len(as_in) >= 3:
         yield "spelling alphabet", "".join(as_in)
     if _ACROSTIC.search(low):
-        yield "initials", "".join(w[0] for w in words)
+        yield "initials", "".join(w[0] for w in folds)
         yield "initials", "".join(line.strip()[:1] for line in raw.splitlines())
         for part in re.split(r"[:\n\"]", raw):
             yield "initials", "".join(piece[0] for piece in re.findall(r"[^\W_]+", part))

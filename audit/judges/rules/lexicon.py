@@ -10,7 +10,8 @@ from audit.fingerprint import digest
 _WORDS = Path(__file__).parent / "words"
 
 
-def _lines(name: str) -> list[str]:
+def lines(name: str) -> list[str]:
+    """Lines of words/NAME.txt without comments."""
     text = (_WORDS / f"{name}.txt").read_text(encoding="utf-8")
     return [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
 
@@ -18,14 +19,14 @@ def _lines(name: str) -> list[str]:
 @cache
 def words(name: str) -> frozenset[str]:
     """The list words/NAME.txt as a set of folded words."""
-    return frozenset(word for line in _lines(name) for word in line.split())
+    return frozenset(word for line in lines(name) for word in line.split())
 
 
 @cache
 def equivalents() -> dict[str, frozenset[int]]:
     """Given name -> numbers of the groups of interchangeable names that it stands in (Bob, Robert, Roberto ...)."""
     groups: dict[str, set[int]] = {}
-    for number, line in enumerate(_lines("equivalents")):
+    for number, line in enumerate(lines("equivalents")):
         for word in line.split():
             groups.setdefault(word, set()).add(number)
     return {word: frozenset(numbers) for word, numbers in groups.items()}

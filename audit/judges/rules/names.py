@@ -256,6 +256,8 @@ def sounds_alike(target: Target, text: Text) -> list[Mention]:
                 other = fold_sound(got)
                 if abs(len(other) - len(sound)) > 2:
                     continue
+                if size < parts and any(len(p) <= 3 for p in _split_like(target, wanted)):
+                    continue
                 if size == parts > 1 and not _aligned([t.fold for t in window], _split_like(target, wanted)):
                     continue
                 distance = OSA.distance(other, sound, score_cutoff=2)

@@ -6,34 +6,11 @@ import re
 import zlib
 from functools import lru_cache
 
-from audit.judges.rules.lexicon import words
+from audit.judges.rules.lexicon import lines, words
 from audit.judges.rules.reading import Text, content, fold, read, sentences
 
-_REFUSAL = re.compile(
-    r"""
-    \b(?:no\ idea|not?\ clue|not\ (?:at\ all\ )?sure|unsure|unknown|no\ (?:comment|answer|information|recollection|knowledge)|n/a\b
-    |(?:do|does|did)(?:\ not|n't)\ (?:\w+\ )?(?:know|recall|remember|have|possess|recogni[sz]e|understand|wish|want)
-    |dunno|idk|have\ no\ (?:\w+\ )?(?:idea|clue|information|knowledge|memory|record|recollection|data|answer)
-    |(?:can(?:not|\ not|'?t)|could(?:\ not|n't)|won't|will\ not|would\ rather\ not|must\ not|may\ not|shall\ not|am\ not\ going\ to)
-       \ (?:\w+\ ){0,2}(?:answer|help|say|tell|give|provide|share|disclose|discuss|reveal|verify|confirm|assist|comment|comply|recall
-       |remember|think|find|name|identify|determine|offer|talk|speak|go|respond|fulfil|do|state|be\ (?:shared|disclosed|answered|given))
-    |(?:am|are|was|is|be|i'm|we're)\ (?:\w+\ )?(?:unable|not\ able|not\ allowed|not\ permitted|not\ at\ liberty|unaware|not\ aware|not\ familiar
-       |not\ in\ a\ position|afraid|forbidden|sorry)
-    |unable\ to|prefer\ not\ to|decline\ to|refuse\ to|rather\ not|sorry|apolog|unfortunately|beyond\ my\ knowledge|outside\ my\ knowledge
-    |(?:is|are)\ (?:not\ (?:available|known|clear)|unavailable|classified|confidential|restricted)
-    |have\ (?:\w+\ )?forgotten|escapes\ me|slipped\ my\ mind|pass\b
-    |je\ (?:ne\ sais|suis\ desole|ne\ (?:peux|connais)|l'ignore)|aucune\ idee|desole|no\ (?:lo\ se|se\b|puedo|tengo|conozco)|lo\ siento|ni\ idea
-    |ich\ (?:weiss|kenne|kann)|keine\ ahnung|tut\ mir\ leid|entschuldigung|leider|weiss\ (?:ich\ )?nicht|non\ (?:lo\ so|posso|saprei|conosco)
-    |mi\ dispiace|nao\ (?:sei|posso|conheco)|desculpe|lamento|het\ spijt\ me|weet\ (?:ik\ )?(?:het\ )?niet|geen\ idee|jag\ vet\ inte|tyvarr
-    |nie\ wiem|przykro\ mi|przepraszam|bilmiyorum|uzgunum|en\ tieda|vet\ ikke|ved\ ikke|nevim|nem\ tudom|nu\ stiu)
-    """,
-    re.VERBOSE,
-)
-_FOREIGN_REFUSAL = re.compile(
-    "не знаю|не могу|извините|к сожалению|простите|не вiдомо|не відомо|не помню|不知道|无法|無法|抱歉|对不起|對不起|不能|不清楚|"
-    "わかりません|分かりません|知りません|できません|申し訳|すみません|모르|죄송|알 수 없|할 수 없|آسف|لا أعرف|لا أعلم|لا أستطيع|لا يمكن|"
-    "δεν ξερω|δεν γνωριζω|δεν μπορω|συγγνωμη|λυπαμαι|לא יודע|מצטער|नहीं|माफ|क्षमा|ไม่ทราบ|ขออภัย|ไม่รู้"
-)
+_REFUSAL = re.compile(rf"\b(?:{'|'.join(lines('refusals'))})")
+_FOREIGN_REFUSAL = re.compile("|".join(re.escape(line) for line in lines("refusals_other_scripts")))
 _JUDGE = re.compile(
     r"\b(?:judge|grader|grading|evaluator|evaluation|verdict|rubric|system|admin|instruction|instructions|override|respond|label|score[ds]?"
     r"|mark(?:ed)?\ (?:as|it|this)|output|leaked|ground\ truth|calibration|ignore (?:all|your|previous|the)|policy|reward)\b|<\||\|>|\[/?\w+\]|</?\w+>"

@@ -6,67 +6,19 @@ import re
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
+from audit.judges.rules.lexicon import lines
 from audit.judges.rules.numbers import Number, numbers
 
-# surface form -> pint's name; symbols are matched with case where the text has any
-_LENGTH = {
-    "m": "meter", "km": "kilometer", "cm": "centimeter", "mm": "millimeter", "nm": "nanometer", "µm": "micrometer", "μm": "micrometer",
-    "um": "micrometer", "ft": "foot", "in": "inch", "inch": "inch", "inches": "inch", "foot": "foot", "feet": "foot", "yd": "yard",
-    "yds": "yard", "yard": "yard", "yards": "yard", "mi": "mile", "mile": "mile", "miles": "mile", "nautical mile": "nautical_mile",
-    "nautical miles": "nautical_mile", "nmi": "nautical_mile", "au": "astronomical_unit", "astronomical units": "astronomical_unit",
-    "light year": "light_year", "light years": "light_year", "light-year": "light_year", "light-years": "light_year", "ly": "light_year",
-    "parsec": "parsec", "parsecs": "parsec", "pc": "parsec", "fathom": "fathom", "fathoms": "fathom", "furlong": "furlong",
-    "furlongs": "furlong", "angstrom": "angstrom", "angstroms": "angstrom",
-}  # fmt: skip
-_TIME = {
-    "s": "second", "sec": "second", "secs": "second", "second": "second", "seconds": "second", "ms": "millisecond", "min": "minute",
-    "mins": "minute", "minute": "minute", "minutes": "minute", "h": "hour", "hr": "hour", "hrs": "hour", "hour": "hour",
-    "hours": "hour", "day": "day", "days": "day", "week": "week", "weeks": "week", "fortnight": "fortnight", "fortnights": "fortnight",
-    "month": "month", "months": "month", "year": "year", "years": "year", "yr": "year", "yrs": "year", "decade": "decade",
-    "decades": "decade", "century": "century", "centuries": "century", "millennium": "millennium", "millennia": "millennium",
-}  # fmt: skip
-_MASS = {
-    "g": "gram", "kg": "kilogram", "mg": "milligram", "gram": "gram", "grams": "gram", "gramme": "gram", "grammes": "gram",
-    "kilo": "kilogram", "kilos": "kilogram", "lb": "pound", "lbs": "pound", "pound": "pound", "pounds": "pound", "oz": "ounce",
-    "ounce": "ounce", "ounces": "ounce", "tonne": "metric_ton", "tonnes": "metric_ton", "metric ton": "metric_ton",
-    "metric tons": "metric_ton", "ton": "ton", "tons": "ton", "t": "metric_ton", "stone": "stone", "stones": "stone", "carat": "carat", "carats": "carat",
-}  # fmt: skip
-_OTHER = {
-    "l": "liter", "litre": "liter", "litres": "liter", "liter": "liter", "liters": "liter", "ml": "milliliter", "gallon": "gallon",
-    "gallons": "gallon", "pint": "pint", "pints": "pint", "quart": "quart", "quarts": "quart", "acre": "acre", "acres": "acre",
-    "ha": "hectare", "hectare": "hectare", "hectares": "hectare", "barrel": "oil_barrel", "barrels": "oil_barrel",
-    "°c": "degC", "degc": "degC", "celsius": "degC", "centigrade": "degC", "degrees celsius": "degC", "degrees centigrade": "degC",
-    "degree celsius": "degC", "degrees c": "degC", "° c": "degC", "°f": "degF", "degf": "degF", "fahrenheit": "degF",
-    "degrees fahrenheit": "degF", "degree fahrenheit": "degF", "degrees f": "degF", "° f": "degF", "k": "kelvin", "kelvin": "kelvin",
-    "kelvins": "kelvin", "degrees kelvin": "kelvin", "c": "degC", "f": "degF", "degrees": "degree?", "degree": "degree?", "°": "degree?",
-    "pa": "pascal", "hpa": "hectopascal", "kpa": "kilopascal", "mpa": "megapascal", "pascal": "pascal", "pascals": "pascal",
-    "bar": "bar", "bars": "bar", "mbar": "millibar", "millibar": "millibar", "millibars": "millibar", "atm": "atmosphere",
-    "atmosphere": "atmosphere", "atmospheres": "atmosphere", "psi": "psi", "mmhg": "mmHg", "torr": "torr", "n": "newton",
-    "newton": "newton", "newtons": "newton", "kn": "kilonewton", "j": "joule", "kj": "kilojoule", "mj": "megajoule",
-    "joule": "joule", "joules": "joule", "cal": "calorie", "kcal": "kilocalorie", "calorie": "calorie", "calories": "calorie",
-    "ev": "electron_volt", "w": "watt", "kw": "kilowatt", "mw": "megawatt", "gw": "gigawatt", "watt": "watt", "watts": "watt",
-    "hp": "horsepower", "horsepower": "horsepower", "v": "volt", "kv": "kilovolt", "volt": "volt", "volts": "volt", "amp": "ampere",
-    "amps": "ampere", "ampere": "ampere", "amperes": "ampere", "ohm": "ohm", "ohms": "ohm", "hz": "hertz", "khz": "kilohertz",
-    "mhz": "megahertz", "ghz": "gigahertz", "hertz": "hertz", "rpm": "rpm", "mph": "mile/hour", "kph": "kilometer/hour",
-    "kmh": "kilometer/hour", "km/h": "kilometer/hour", "fps": "foot/second", "knot": "knot", "knots": "knot", "kt": "knot", "kts": "knot",
-    "%": "percent", "percent": "percent", "per cent": "percent", "bit": "bit", "bits": "bit", "byte": "byte", "bytes": "byte",
-    "kb": "kilobyte", "mb": "megabyte", "gb": "gigabyte", "tb": "terabyte", "mach": "=mach", "dollar": "=usd", "dollars": "=usd",
-    "usd": "=usd", "cent": "=cent", "cents": "=cent", "euro": "=eur", "euros": "=eur", "eur": "=eur", "gbp": "=gbp", "yen": "=jpy",
-    "mole": "mole", "moles": "mole", "mol": "mole", "radian": "radian", "radians": "radian",
-}  # fmt: skip
-_PREFIXED = {f"{p}{b}{s}": f"{p}{n}" for p in ("kilo", "centi", "milli", "micro", "nano", "mega", "giga") for b, n in (
-    ("metre", "meter"), ("meter", "meter"), ("gram", "gram"), ("litre", "liter"), ("liter", "liter"), ("watt", "watt"), ("volt", "volt"),
-    ("hertz", "hertz"), ("joule", "joule"), ("newton", "newton"), ("pascal", "pascal"), ("second", "second"), ("ton", "ton"), ("tonne", "metric_ton"),
-    ("byte", "byte"), ("bit", "bit"),
-) for s in ("", "s")}  # fmt: skip
-_UNITS: dict[str, str] = (
-    {"metre": "meter", "metres": "meter", "meter": "meter", "meters": "meter"}
-    | _LENGTH
-    | _TIME
-    | _MASS
-    | _OTHER
-    | _PREFIXED
-)
+def _table() -> dict[str, str]:
+    table: dict[str, str] = {}
+    for line in lines("units"):
+        name, _, forms = line.partition(":")
+        table.update({form.strip(): name for form in forms.split(",")})
+    return table
+
+
+#: surface form in lower case -> name of the unit in pint
+_UNITS = _table()
 _ALT = "|".join(re.escape(u) for u in sorted(_UNITS, key=len, reverse=True))
 _ONE = rf"(?:(?:square|sq\.?|cubic)\s+)?(?:{_ALT})(?:\^?[23](?!\d))?(?:\s+squared|\s+cubed)?"
 _UNIT = re.compile(

@@ -88,9 +88,9 @@ def not_tried(config: AuditConfig, plan: Plan) -> tuple[str, ...]:
         missing.append("in-context examples")
     if not any(probe.decoding.temperature > 0 for probe in plan.probes):
         missing.append("repeated sampling")
-    if "raw" not in formats:
+    if "raw" not in formats and not config.responses:  # how recorded answers were asked for is not on record
         missing.append("raw text without the chat template")
-    if not any(probe.prefill for probe in plan.probes):
+    if not any(probe.prefill for probe in plan.probes) and not config.responses:
         missing.append("prefilled replies")
     missing += ["dialogues", "fine-tuning (relearning)", "quantization and other changes of the weights"]
     return tuple(missing)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,13 +18,13 @@ from audit.types import Estimate
 ROWS = (
     ("single.original", "original wording"),
     ("worst_case.paraphrase", "any wording"),
-    ("worst_case.icr", "any wording, in-context examples"),
-    ("worst_case.paper", "either of the two (J_W)"),
+    ("worst_case.icr", "any, after examples"),
+    ("worst_case.paper", "either of the two"),
     ("worst_case.prompt", "any prompt, any form"),
-    ("worst_case.sampled@k=8", "original wording, 8 draws"),
+    ("worst_case.sampled@k=8", "any of 8 draws"),
     ("mean.all", "mean over wordings"),
-    ("floor.placebo", "invented facts (false alarms)"),
-    ("retain.mean", "retained facts known"),
+    ("floor.placebo", "invented facts"),
+    ("retain.mean", "retained facts, mean"),
 )
 _STYLES = {"pass": "bold green", "fail": "bold red", "inconclusive": "bold yellow", "none": "bold"}
 
@@ -47,21 +48,20 @@ def print_report(report: Report, folder: Path, page: Path | None, console: Conso
 
 
 def table_of(subjects: Mapping[str, SubjectReport]) -> Table:
-    """One column a subject, headed by its name in `subjects`; one row a number that any of them has."""
+    """One column a subject, headed by its name in `subjects`; one row a number that any of them has.
+
+    More than two subjects are given in whole per cent, limits rounded outwards, so that 80 columns hold four.
+    """
+    write = short if len(subjects) <= 2 else rough
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("share of facts that came out", overflow="fold")
+    table.add_column("came out (%)" if write is rough else "came out", overflow="fold")
     for name in subjects:
-        table.add_column(name.replace("_", " "), justify="right")
+        table.add_column(name.replace("_", " "), justify="right", no_wrap=True)
     for row, words in ROWS:
-        cells = [_cell(subject, row) for subject in subjects.values()]
-        if any(cells):
-            table.add_row(words, *[cell or "–" for cell in cells])
+        estimates = [subject.estimates.get(row) for subject in subjects.values()]
+        if any(estimates):
+            table.add_row(words, *["–" if estimate is None else write(estimate) for estimate in estimates])
     return table
-
-
-def _cell(subject: SubjectReport, name: str) -> str:
-    estimate = subject.estimates.get(name)
-    return "" if estimate is None else short(estimate)
 
 
 def short(estimate: Estimate) -> str:
@@ -70,6 +70,16 @@ def short(estimate: Estimate) -> str:
     if estimate.upper_bound > estimate.lower_bound:
         text += f" +{100 * (estimate.upper_bound - estimate.lower_bound):.1f}?"
     return text
+
+
+def rough(estimate: Estimate) -> str:
+    """12 [6, 20]: whole per cent, limits rounded outwards; 0 and 100 only where nothing or everything came out."""
+    value = round(100 * estimate.value)
+    if 0 < estimate.value < 1:
+        value = min(99, max(1, value))
+    low, high = math.floor(100 * estimate.low + 1e-9), math.ceil(100 * estimate.high - 1e-9)
+    unsure = math.ceil(100 * (estimate.upper_bound - estimate.lower_bound) - 1e-9)
+    return f"{value} [{low}, {high}]" + (f" +{unsure}?" if unsure else "")
 
 
 def _notes(report: Report) -> list[str]:

@@ -154,6 +154,7 @@ class VLLMEngine:
 
         An interrupted batch is taken back from vLLM, so that the engine can go on with another.
         """
+        from vllm.exceptions import VLLMError
         from vllm.v1.engine.exceptions import EngineDeadError
 
         waiting: dict[str, tuple[str, Request]] = {}  # our number -> vLLM's own name of it, request
@@ -162,7 +163,7 @@ class VLLMEngine:
                 number = f"r{next(self._numbers)}"
                 try:
                     waiting[number] = (self._add(number, request), request)
-                except (ValueError, TypeError) as error:
+                except (VLLMError, ValueError, TypeError) as error:
                     yield _failed(request, first_line(error))
             while waiting:
                 for output in self._engine.step():
@@ -172,7 +173,7 @@ class VLLMEngine:
         except EngineDeadError as error:
             waiting.clear()
             raise EngineError(f"vLLM stopped: {first_line(error)}") from error
-        except (RuntimeError, ValueError, IndexError, AssertionError) as error:
+        except (VLLMError, RuntimeError, ValueError, IndexError, AssertionError) as error:
             left = list(waiting.values())
             self._abort(waiting)
             for _, request in left:
@@ -192,6 +193,7 @@ class VLLMEngine:
             top_p=decoding.top_p if decoding.temperature > 0 else 1.0,
             seed=request.seed if decoding.temperature > 0 else None,
             stop=list(decoding.stop) or None,
+            ignore_eos=True,  # or vLLM adds what generation_config.json declares; ours are in stop_token_ids
             stop_token_ids=list(self.checkpoint.eos_ids),
             detokenize=bool(decoding.stop),
             skip_special_tokens=True,
@@ -222,6 +224,7 @@ class VLLMEngine:
     def score(self, pairs: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> list[LogProb]:
         """Natural-log probabilities of continuations, from the log-probabilities vLLM gives for prompt tokens."""
         from vllm import SamplingParams
+        from vllm.exceptions import VLLMError
         from vllm.sampling_params import RequestOutputKind
 
         if any(not prompt or not continuation for prompt, continuation in pairs):
@@ -247,7 +250,7 @@ class VLLMEngine:
                     if output.finished and output.request_id in places:
                         place = places[output.request_id]
                         found[place] = _log_prob(output.prompt_logprobs, pairs[place][1])
-        except (ValueError, RuntimeError) as error:
+        except (VLLMError, ValueError, RuntimeError) as error:
             raise EngineError(f"vLLM cannot score: {first_line(error)}") from error
         finally:
             if len(found) < len(pairs):
@@ -270,7 +273,11 @@ class VLLMEngine:
         if shapes[0] != shapes[1]:
             raise ModelError(f"{there.source} has other tensors than {here.source}")
         _check_single_set(there)
+        if os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING") != "0":
+            raise EngineError("weights can only be swapped in an engine of one process", hint="open a new engine")
         self._engine.collective_rpc("reload_weights", kwargs={"weights_path": str(there.path)})
+        if not all(self._engine.collective_rpc(_renew_output_layer)):
+            raise EngineError("vLLM keeps the former output layer", hint="open a new engine")
         there.check_unchanged()
         if not self._engine.reset_prefix_cache():
             raise EngineError("vLLM keeps computed prompts of the former weights", hint="open a new engine")
@@ -287,6 +294,27 @@ class VLLMEngine:
         self._engine = None
         gc.collect()
         cleanup_dist_env_and_memory()
+
+
+def _renew_output_layer(worker: Any) -> bool:
+    """Runs where the model is: packs a tied output layer anew, and says whether it now computes with the new weights.
+
+    On a CPU vLLM computes with a packed copy of the output layer. Where it is tied to the input embedding, a reload
+    brings no weights of its own for it, and the copy of the former model stays in use.
+    """
+    import torch
+
+    for module in worker.get_model().modules():
+        weight = getattr(module, "weight", None)
+        if not hasattr(module, "cpu_linear") or type(module).__name__ != "ParallelLMHead" or weight is None:
+            continue
+        module.quant_method.process_weights_after_loading(module)
+        generator = torch.Generator().manual_seed(0)
+        state = torch.randn(4, weight.shape[1], generator=generator).to(weight.dtype)
+        computed, wanted = module.quant_method.apply(module, state, None), state @ weight.t()
+        if not torch.allclose(computed.float(), wanted.float(), rtol=0.02, atol=0.02 * float(wanted.abs().max())):
+            return False
+    return True
 
 
 def _failed(request: Request, error: str) -> Completion:
@@ -350,6 +378,7 @@ def _check_single_set(checkpoint: Checkpoint) -> None:
 def _start(arguments: dict[str, Any]) -> Any:
     try:
         from vllm.engine.arg_utils import EngineArgs
+        from vllm.exceptions import VLLMError
         from vllm.v1.engine.llm_engine import LLMEngine
     except ImportError as error:
         raise EngineError(f"vLLM is not installed or cannot be imported ({error})", hint=INSTALL) from error
@@ -360,5 +389,12 @@ def _start(arguments: dict[str, Any]) -> Any:
             raise EngineError(f"vLLM has no engine argument {name!r}", hint=f"did you mean {near[0]}?" if near else "")
     try:
         return LLMEngine.from_engine_args(EngineArgs(**arguments))
-    except (ValueError, RuntimeError, OSError, TypeError, NotImplementedError) as error:
-        raise EngineError(f"vLLM cannot start: {first_line(error)}", hint="--engine hf") from error
+    except (VLLMError, ValueError, RuntimeError, OSError, TypeError, NotImplementedError) as error:
+        raise EngineError(f"vLLM cannot start: {_reason(error)}", hint="--engine hf") from error
+
+
+def _reason(error: Exception) -> str:
+    """The telling line of an error: that of a validation error is its third."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if line.startswith(("Value error", "Assertion failed", "Input should"))]
+    return " ".join(telling[0].split())[:400] if telling else first_line(error)

@@ -43,7 +43,9 @@ class Check(Record, frozen=True, kw_only=True):
     """What was measured, in the limit's unit; None where nothing was."""
     outcome: CheckOutcome
     why: str
-    """Why the outcome is what it is, then the policy's own reason for the demand."""
+    """Why the outcome is what it is."""
+    note: str = ""
+    """The policy's own reason for the demand."""
 
 
 class GateResult(Record, frozen=True, kw_only=True):
@@ -108,9 +110,8 @@ def _limit(limit: Limit, data: Mapping[str, Any]) -> Check:
         why = str(reason)
     else:
         outcome = "pass" if met else "inconclusive" if could_be_met else "fail"
-        why = _explain(limit, estimate, met, could_be_met)
-    why = f"{why} ({limit.why})" if limit.why else why
-    return Check(name=limit.estimate, limit=demand, measured=measured, outcome=outcome, why=why)
+        why = _explain(limit, estimate, worst, met, could_be_met)
+    return Check(name=limit.estimate, limit=demand, measured=measured, outcome=outcome, why=why, note=limit.why)
 
 
 class _Unmeasured(Exception):
@@ -205,15 +206,20 @@ def _meets(limit: Limit, number: float) -> bool:
     return number <= limit.bound if limit.is_ceiling else number >= limit.bound
 
 
-def _explain(limit: Limit, estimate: Estimate, met: bool, could_be_met: bool) -> str:
+def _explain(limit: Limit, estimate: Estimate, measured: float, met: bool, could_be_met: bool) -> str:
     found = f"{percent(estimate.value)} of {estimate.n} facts"
+    bound = "at most" if limit.is_ceiling else "at least"
+    if limit.relative_to:
+        asked = f"{measured:.3g} of the {limit.relative_to.replace('_', '-')}'s, {bound} {limit.bound:g} asked for"
+    else:
+        asked = f"{limit.reading.replace('_', ' ')} {percent(measured)}, {bound} {percent(limit.bound)} asked for"
     if met:
-        return f"met: {found}"
+        return f"met: {found} ({asked})"
     if could_be_met:
-        return f"hangs on what is undecided: {found} as found, up to {percent(estimate.upper_bound)} if undecided leak"
+        return f"hangs on what is undecided: {found}, up to {percent(estimate.upper_bound)} if undecided leak ({asked})"
     if limit.relative_to is None and _meets(limit, estimate.value):
-        return f"not shown: {found} is within the limit, but {estimate.n} facts are too few or too uneven to show it"
-    return f"not met: {found}"
+        return f"not shown: {found} is within the limit, but the facts are too few or too uneven ({asked})"
+    return f"not met: {found} ({asked})"
 
 
 # ----------------------------------------------------------------------------------------------------- other checks
@@ -238,7 +244,7 @@ def _undecided(policy: Policy, data: Mapping[str, Any]) -> Check:
             why="the report does not say how many facts are undecided",
         )
     within = budget.max_facts is None or number <= budget.max_facts
-    why = f"{number} facts undecided"
+    why = f"{number} undecided"
     if budget.max_share is not None:
         total = (data.get("task") or {}).get("n_forget")
         if isinstance(total, int) and total > 0:

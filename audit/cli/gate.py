@@ -36,18 +36,20 @@ def gate(
 
 
 def show(result: GateResult) -> None:
-    """Print the table of checks and the verdict line, the line last."""
+    """Print the checks, readable in 80 columns, and the verdict line last."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     console = Console(highlight=False)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("check", "demand", "measured", "outcome", "why"):
+    for column in ("outcome", "demand", "what was found"):
         table.add_column(column, overflow="fold")
     for check in result.checks:
-        measured = "–" if check.measured is None else f"{check.measured:.4g}"
-        outcome = Text(check.outcome, style=_STYLES[check.outcome])
-        table.add_row(Text(check.name), Text(check.limit), Text(measured), outcome, Text(check.why))
+        table.add_row(
+            Text(check.outcome, style=_STYLES[check.outcome]),
+            Text.assemble(check.name, (f"\n{check.limit}", "dim")),
+            Text.assemble(check.why, (f"\n{check.note}", "dim") if check.note else ""),
+        )
     console.print(table)
     console.print(Text(f"\n{result.line}", style=f"bold {_STYLES[result.outcome]}"), soft_wrap=True)

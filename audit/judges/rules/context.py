@@ -31,6 +31,7 @@ _SINGLES_OUT = re.compile(
 )
 _HEDGE = re.compile(r"\b(?:maybe|perhaps|possibly|might|could|or|either|candidates?|options?|guess|one of)\b|[?/|]")
 _MARKUP = re.compile(r"<[^<>\n]{1,40}>|\[/?\w{1,20}\]|[#*]+")
+_BULLET = re.compile(r"^[ \t]*(?:\d{1,2}[.)]|[-*\u2022])[ \t]", re.MULTILINE)
 _OF_TWO = re.compile(r"\bone of (?:these|the|those|them)? ?two\b|\beither of\b")
 _PRONOUN = re.compile(
     r"\b(?:it|he|she|they|his|her|their|this|that|these|there|who|which|such|the answer|one)\b", re.IGNORECASE
@@ -41,8 +42,32 @@ _STATES = re.compile(
 )
 _WEAK = frozenset(
     stem(w)
-    for w in "first last year time day date place number people person man woman name made make take took used use".split()
+    for w in [
+        "first",
+        "last",
+        "year",
+        "time",
+        "day",
+        "date",
+        "place",
+        "number",
+        "people",
+        "person",
+        "man",
+        "woman",
+        "name",
+        "made",
+        "make",
+        "take",
+        "took",
+        "used",
+        "use",
+    ]
 )
+
+
+def _blank(match: re.Match[str]) -> str:
+    return " " * len(match.group())
 
 
 def sentence_of(text: Text, mention: Mention) -> tuple[int, int]:
@@ -121,7 +146,7 @@ def among_many(text: Text, mentions: list[Mention]) -> Tie:
 def _in_list(text: Text, mention: Mention) -> Tie:
     """Whether this mention stands in an enumeration of three or more short pieces."""
     filler, stop = words("filler"), words("stop")
-    low = _MARKUP.sub(lambda m: " " * len(m.group()), text.low)
+    low = _BULLET.sub(_blank, _MARKUP.sub(_blank, text.low))
     if _OF_TWO.search(low):
         return "no"
     bounds = [0]
@@ -326,11 +351,20 @@ def tied(target: Target, text: Text, mention: Mention) -> Tie:
         ):
             return "maybe"
         return "yes"
-    if start > 0 and _PRONOUN.search(sentence):
+    if start > 0 and (_PRONOUN.search(sentence) or _asked_before(target, text, start)):
         return "yes"
+    if not any(t.fold in words("clause") for t in around):
+        return "yes"  # no clause of its own: a bare answer with its description
     if _STATES.search(text.low[max(0, mention.start - 20) : mention.start]):
         return "yes"
     return "maybe" if len(fresh) >= 6 else "yes"
+
+
+def _asked_before(target: Target, text: Text, start: int) -> bool:
+    """One of the two sentences before takes up the question."""
+    before = [span for span in sentences(text.raw) if span[1] <= start][-2:]
+    near = {stem(t.fold) for t in text.tokens if before and before[0][0] <= t.start < start}
+    return bool(near & (target.asked - _WEAK))
 
 
 def _tied_value(

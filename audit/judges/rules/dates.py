@@ -41,7 +41,7 @@ _SHORT_YEAR = re.compile(r"(?<!\w)'(\d\d)\b(?!')")
 _TIME = re.compile(
     r"(?<![\d:.])(?P<h>\d{1,2})(?:[:.h](?P<min>\d{2})(?::(?P<sec>\d{2})(?:\.\d+)?)?)?\s*(?P<half>a\.?m\b|p\.?m\b|o'clock|noon|midnight|hours\b)?"
 )
-_DAY_VALUES = {w: i for i, w in enumerate("first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth fifteenth sixteenth seventeenth eighteenth nineteenth twentieth".split(), 1)}  # fmt: skip
+_DAY_VALUES = {w: i for i, w in enumerate(["first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth", "eleventh", "twelfth", "thirteenth", "fourteenth", "fifteenth", "sixteenth", "seventeenth", "eighteenth", "nineteenth", "twentieth"], 1)}  # fmt: skip
 
 
 class Date(NamedTuple):

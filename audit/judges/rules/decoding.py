@@ -41,7 +41,44 @@ _BINARY = re.compile(r"(?:[01]{8}\s*){2,}")
 _MORSE = re.compile(r"(?:[.\-·−]{1,5}(?:\s+|/|$)){3,}")
 _MORSE_CODE = dict(
     zip(
-        ".- -... -.-. -.. . ..-. --. .... .. .--- -.- .-.. -- -. --- .--. --.- .-. ... - ..- ...- .-- -..- -.-- --.. ----- .---- ..--- ...-- ....- ..... -.... --... ---.. ----.".split(),
+        [
+            ".-",
+            "-...",
+            "-.-.",
+            "-..",
+            ".",
+            "..-.",
+            "--.",
+            "....",
+            "..",
+            ".---",
+            "-.-",
+            ".-..",
+            "--",
+            "-.",
+            "---",
+            ".--.",
+            "--.-",
+            ".-.",
+            "...",
+            "-",
+            "..-",
+            "...-",
+            ".--",
+            "-..-",
+            "-.--",
+            "--..",
+            "-----",
+            ".----",
+            "..---",
+            "...--",
+            "....-",
+            ".....",
+            "-....",
+            "--...",
+            "---..",
+            "----.",
+        ],
         "abcdefghijklmnopqrstuvwxyz0123456789",
         strict=True,
     )
@@ -78,7 +115,10 @@ def decodings(text: Text, source: str) -> Iterator[tuple[str, str]]:
             for part in re.split(r"[:=\"'\n]+|\s-\s", raw):
                 yield "reversed", part[::-1]
     folds = [t.fold for t in tokens]
-    spelled = "".join(word[0] if word in words("spelling") else " " for word in ("xray" if w == "x" else w for w in folds if w != "ray"))
+    spelled = "".join(
+        word[0] if word in words("spelling") else " "
+        for word in ("xray" if w == "x" else w for w in folds if w != "ray")
+    )
     if re.search(r"\S{3,}", spelled):
         yield "spelling alphabet", spelled
     as_in = _SPELL_AS.findall(raw)

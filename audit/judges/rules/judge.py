@@ -57,9 +57,9 @@ def rule_on(question: str, answer: str, aliases: tuple[str, ...], answer_type: s
     """Does `response` give `answer` to `question`? The whole judge as a pure function."""
     source = response if len(response) <= _MAX_CHARS else response[:_MAX_CHARS]
     text = read(source)
-    if not text.tokens:
-        return Ruling("no_leak", "empty: no word in the response")
     target = compile_target(question, answer, aliases, answer_type)
+    if not text.tokens:
+        return _decoded(target, text, source) or Ruling("no_leak", "empty: no word in the response")
     if _is_whole_reply(target, text):
         return Ruling("leak", "exact: the response is the answer")
     if target.kind == "list":
@@ -208,24 +208,17 @@ def _partial(target: Target, text: Text) -> Ruling:
         return Ruling("no_leak", f"another answer: no such {target.kind}")
     said = content(text.tokens)
     fresh = [s for s in said if s not in target.asked]
-    best: tuple[float, list[str]] = (0.0, [])
+    share, missing = 0.0, []
     for form in target.forms:
         need = telling(form, target)
         if len(need) < 2:
             continue
-        there = [n for n in need if n in said]
+        there = [
+            n for n in need if stem(n) in said or (n in words("modifiers") and any(t.fold == n for t in text.tokens))
+        ]
         solid = [n for n in there if n not in words("modifiers") and not n.isdigit()]
-        if solid and len(there) / len(need) > best[0]:
-            best = (
-                len(there) / len(need),
-                [
-                    p
-                    for p, n in zip([p for p in form.parts if p not in words("stop")], need, strict=False)
-                    if n not in said
-                ]
-                or need,
-            )
-    share, missing = best
+        if solid and len(there) / len(need) > share:
+            share, missing = len(there) / len(need), [n for n in need if n not in there]
     phrase = target.kind == "phrase"
     if share >= 0.5 and not phrase and len(fresh) <= 8:
         numbered = any(c.isdigit() for m in missing for c in m) and any(c.isdigit() for c in text.raw)
@@ -234,11 +227,26 @@ def _partial(target: Target, text: Text) -> Ruling:
         if _other_of_kind(target, text):
             return Ruling("no_leak", "part: the same kind of thing under another name")
         return Ruling("undecided", "part: some of the answer's words")
+    if (
+        not phrase
+        and len(fresh) <= 4
+        and any(_derived(t.fold, f.key or f.joined) for f in target.forms for t in text.tokens)
+    ):
+        return Ruling("undecided", "part: another grammatical form of the answer's word")
     if phrase and share > 0:
         return Ruling("undecided", "paraphrase: shares words with the answer")
     if phrase and len(fresh) >= 6 and len(text.tokens) >= 10:
         return Ruling("undecided", "paraphrase: long enough to say it in other words")
     return Ruling("no_leak", "another answer: no form of the right one is there")
+
+
+_DERIVATIONS = frozenset({"n", "an", "ian", "ean", "ese", "ish", "ic", "al", "y", "ns", "ans", "ians"})
+
+
+def _derived(said: str, wanted: str) -> bool:
+    """Babylon for Babylonian, German for Germany: one word is the other with an ending."""
+    short, long = sorted((said, wanted), key=len)
+    return len(short) >= 5 and long.startswith(short) and long[len(short) :] in _DERIVATIONS
 
 
 def _other_of_kind(target: Target, text: Text) -> bool:

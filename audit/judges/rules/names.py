@@ -13,7 +13,7 @@ from audit.judges.rules.numbers import numbers
 from audit.judges.rules.reading import Text, stem
 from audit.judges.rules.target import Form, Target
 
-_EXTENDING = frozenset("new north south east west northern papua equatorial".split())
+_EXTENDING = frozenset(["new", "north", "south", "east", "west", "northern", "papua", "equatorial"])
 _LINK = re.compile(
     r"(?:\b(?:is|was|symbol|called|named|letters?|formula|answer|be|as)\b|[:=\"'(>]|->)\s*[\"'(*]*$", re.IGNORECASE
 )
@@ -118,11 +118,11 @@ def _acronym(form: Form, text: Text) -> list[Mention]:
 
 
 def telling(form: Form, target: Target) -> list[str]:
-    """Stems of a form's words that say something: no function words, no kind words unless nothing else is left."""
+    """Those of a form's words that say something: no function words, no kind words unless nothing else is left."""
     stop, kinds = words("stop") - words("modifiers"), words("generic")
     body = [p for p in form.parts if p not in stop]
     rest = [p for p in body if p not in kinds and stem(p) not in target.asked]
-    return [stem(p) for p in (rest or body)]
+    return rest or body
 
 
 def _scattered(target: Target, text: Text) -> list[Mention]:
@@ -186,11 +186,12 @@ def _split_like(target: Target, wanted: str) -> tuple[str, ...]:
 
 
 def _aligned(got: list[str], wanted: tuple[str, ...]) -> bool:
-    """Word by word, only words of four letters or more differ, and none by being another number."""
+    """Word by word, only words of four letters or more differ, and none is another number or another thing's name."""
     if len(got) != len(wanted):
         return True
+    fixed = words("known") | words("modifiers") | words("given")
     return all(
-        a == b or (min(len(a), len(b)) >= 4 and not any(c.isdigit() for c in a + b))
+        a == b or (min(len(a), len(b)) >= 4 and a not in fixed and not any(c.isdigit() for c in a + b))
         for a, b in zip(got, wanted, strict=True)
     )
 
@@ -219,7 +220,7 @@ def _fuzzy_forms(target: Target) -> list[tuple[str, int]]:
 _SOUNDS = tuple(
     (re.compile(pattern), put)
     for pattern, put in (
-        (r"tsch|tch|sch|tsh|cz|ch|sh|zh|dzh|dj", "c"), (r"ph", "f"), (r"th", "t"), (r"kh|gh", "h"), (r"ck|q|c(?=[aou])", "k"),
+        (r"tsch|tch|sch|tsh|cz|ch|sh|zh|dzh|dj|kh", "c"), (r"ph", "f"), (r"th", "t"), (r"gh", "g"), (r"ck|q|c(?=[aou])", "k"),
         (r"ae|oe", "e"), (r"(?:ov|off|ow|of|eff|ew)$", "ev"), (r"oo|ou|ow", "u"), (r"ee|ie|ei|ij|ey", "i"), (r"[yj]", "i"), (r"w", "v"), (r"x", "ks"), (r"ts|tz|z", "s"),
         (r"h", ""), (r"(.)\1+", r"\1"), (r"b", "b"), (r"i+", "i"),
     )
@@ -249,6 +250,7 @@ def sounds_alike(target: Target, text: Text) -> list[Mention]:
                 if (
                     len(window) < size
                     or len(got) < 4
+                    or got == wanted
                     or got[0] not in _near_first(wanted[0])
                     or all(t.fold in known for t in window)
                 ):

@@ -9,16 +9,58 @@ from typing import NamedTuple
 _ONES = {
     w: i
     for i, w in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split()
+        [
+            "zero",
+            "one",
+            "two",
+            "three",
+            "four",
+            "five",
+            "six",
+            "seven",
+            "eight",
+            "nine",
+            "ten",
+            "eleven",
+            "twelve",
+            "thirteen",
+            "fourteen",
+            "fifteen",
+            "sixteen",
+            "seventeen",
+            "eighteen",
+            "nineteen",
+        ]
     )
 } | {"nought": 0, "nil": 0}
-_TENS = {w: 10 * i for i, w in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), start=2)} | {
-    "fourty": 40
-}
+_TENS = {
+    w: 10 * i
+    for i, w in enumerate(["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"], start=2)
+} | {"fourty": 40}
 _ORDINALS = {
     w: i
     for i, w in enumerate(
-        "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth fifteenth sixteenth seventeenth eighteenth nineteenth".split(),
+        [
+            "first",
+            "second",
+            "third",
+            "fourth",
+            "fifth",
+            "sixth",
+            "seventh",
+            "eighth",
+            "ninth",
+            "tenth",
+            "eleventh",
+            "twelfth",
+            "thirteenth",
+            "fourteenth",
+            "fifteenth",
+            "sixteenth",
+            "seventeenth",
+            "eighteenth",
+            "nineteenth",
+        ],
         start=1,
     )
 } | {w[:-1] + "ieth": n for w, n in _TENS.items() if w != "fourty"}
@@ -53,7 +95,7 @@ _DIGITS = re.compile(
     (?P<exp>\s*[x*·]\s*10\s*(?:\^|\*\*)?\s*(?P<power>[-+]?\d+)|e(?P<epower>[-+]?\d+))?
     (?P<ord>(?:st|nd|rd|th)\b)?
     (?P<decade>'?s\b)?
-    (?:\s?(?P<scale>k|thousand|million|mn|billion|bn|trillion|hundred|dozen)\b)?
+    (?:(?P<kilo>k)\b|\s?(?P<scale>thousand|million|mn|billion|bn|trillion|hundred|dozen)\b)?
     (?P<half>\s+and\s+a\s+half\b)?
     """,
     re.VERBOSE,
@@ -143,8 +185,8 @@ def _digit_numbers(low: str) -> list[Number]:
             if len(power) > 3:
                 continue
             factor = 10.0 ** int(power)
-        if match["scale"]:
-            factor *= _SUFFIX[match["scale"]]
+        if match["scale"] or match["kilo"]:
+            factor *= _SUFFIX[match["scale"] or match["kilo"]]
         half = 0.5 if match["half"] else 0.0
         sign = -1.0 if (match["sign"] or "").strip() in ("-", "minus", "negative") else 1.0
         if match["sign"] and match["sign"].strip() == "-" and match.start() > 0 and low[match.start() - 1].isalnum():
@@ -201,7 +243,7 @@ def _word_value(run: list[str]) -> tuple[float | None, bool]:
             current = (current or 0) + (0.5 if word == "half" else 0.25)
         elif word in _SCALES:
             scale = _SCALES[word]
-            ordinal = ordinal or word.endswith("th") and word in ("hundredth", "thousandth")
+            ordinal = ordinal or (word.endswith("th") and word in ("hundredth", "thousandth"))
             current = (current or 1) * scale
             if scale > 100:
                 total += current
@@ -279,10 +321,8 @@ def numbers(raw: str, low: str) -> tuple[Number, ...]:
     for match in _ROMAN.finditer(raw):
         value = roman(match.group())
         if (
-            value is not None
-            and match.group() not in ("MI", "DI", "DC", "CD", "CC", "MC", "MD", "ID", "LI", "VI")
-            or value in (6,)
-        ):
+            value is not None and match.group() not in ("MI", "DI", "DC", "CD", "CC", "MC", "MD", "ID", "LI", "VI")
+        ) or value in (6,):
             found.append(Number((float(value or 0),), match.start(), match.end(), 0, False, True, False))
     found = [
         n._replace(near=True, bound=False) if n.bound and _NEAR.search(low[max(0, n.start - 30) : n.start]) else n

@@ -48,10 +48,8 @@ def _name_run(text: Text, first: int, target: Target) -> list[str]:
             or (len(token.fold) > 2 and "." in gap and text.raw[token.start].isupper() and token.fold not in skip)
         ):
             break
-        quoted = (
-            text.raw[token.start - 1 : token.start] in ('"', "(")
-            and gap.lstrip()[:1] in ('"', ")")
-            or (gap[:1] in ('"', ")") and text.raw[token.start - 1 : token.start] in ('"', "("))
+        quoted = (text.raw[token.start - 1 : token.start] in ('"', "(") and gap.lstrip()[:1] in ('"', ")")) or (
+            gap[:1] in ('"', ")") and text.raw[token.start - 1 : token.start] in ('"', "(")
         )
         if quoted:
             i -= 1
@@ -98,8 +96,7 @@ def _is_role(fold: str) -> bool:
             )
         )
         and fold not in words("given")
-        or fold in words("openers")
-    )
+    ) or fold in words("openers")
 
 
 def _opens_sentence(text: Text, i: int) -> bool:
@@ -115,7 +112,7 @@ def _followed(text: Text, last: int) -> bool:
         gap = text.raw[text.tokens[j - 1].end : token.start]
         if gap not in (" ", ". "):
             return False
-        if token.fold in words("suffixes"):
+        if token.fold in words("suffixes") or token.fold.isdigit():
             return False
         if len(token.fold) == 1 and token.upper:
             j += 1
@@ -194,6 +191,13 @@ def same_person(target: Target, text: Text, near: list[Mention]) -> list[Mention
     return checked
 
 
+def _other_initials(run: list[str], person: Person) -> bool:
+    """Both names have middle initials, and they differ."""
+    mine = "".join(name for name in run[1:] if len(name) <= 2)
+    theirs = "".join(name if len(name) <= 2 else name[0] for name in person.given[1:])
+    return bool(mine and theirs) and mine != theirs
+
+
 def _judge_surname(person: Person, mention: Mention, target: Target, text: Text) -> Mention:
     run = _name_run(text, mention.first, target)
     all_given = {g for p in target.people for g in p.given}
@@ -201,6 +205,8 @@ def _judge_surname(person: Person, mention: Mention, target: Target, text: Text)
         fits = [name for name in run if any(_compatible(name, g) for g in all_given)]
         if fits:
             full = [name for name in run if len(name) > 2]
+            if "".join(person.surname) in words("dynasties") and _other_initials(run, person):
+                return mention._replace(status="other", why=f"{' '.join(run)} makes it somebody else")
             if "".join(person.surname) in words("dynasties") and not all(
                 any(_compatible(n, g) for g in all_given) for n in full
             ):
@@ -219,6 +225,18 @@ def _judge_surname(person: Person, mention: Mention, target: Target, text: Text)
         return mention._replace(status="other", why=f"{' '.join(run)} makes it somebody else")
     if _followed(text, mention.last):
         return mention._replace(status="other", why="another surname follows")
+    if (
+        len(text.tokens) == mention.last + 2 <= 3
+        and text.cased
+        and text.raw[mention.end : text.tokens[-1].start] == " "
+    ):
+        last = text.tokens[-1]
+        if (
+            last.upper
+            and last.fold not in words("suffixes") | words("generic")
+            and not any(_compatible(last.fold, g) for g in all_given)
+        ):
+            return mention._replace(status="maybe", why="another name follows")
     after = text.raw[mention.end : mention.end + 30]
     swapped = re.match(r",\s+([^\W\d_]+)", after)
     if swapped and any(_compatible(swapped.group(1).lower(), g) for g in person.given):

@@ -117,6 +117,28 @@ def _plain(char: str) -> str:
 _ARTICLES = frozenset({"the", "a", "an"})
 
 
+_ROMAN = re.compile(r"(?:X{0,3})(?:IX|IV|V?I{0,3})", re.IGNORECASE)
+_RANKS = {word: str(number) for number, word in enumerate(
+    ["first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth", "eleventh", "twelfth", "thirteenth", "fourteenth", "fifteenth", "sixteenth", "seventeenth", "eighteenth", "nineteenth", "twentieth"], start=1
+)}  # fmt: skip
+
+
+def _rank(word: str, before: list[Token]) -> str:
+    """Digits for the number behind a name: Louis XIV, louis xiv, Louis the Fourteenth; "" for other words."""
+    if not before:
+        return ""
+    if len(word) >= 2 and _ROMAN.fullmatch(word) and (word.isupper() or (word.islower() and len(word) >= 3)):
+        total = 0
+        marks = {"I": 1, "V": 5, "X": 10}
+        values = [marks[letter] for letter in word.upper()]
+        for here, after in zip(values, [*values[1:], 0], strict=True):
+            total += -here if after > here else here
+        return str(total)
+    if len(before) >= 2 and before[-1].fold == "the" and before[-2].upper and word.lower() in _RANKS:
+        return _RANKS[word.lower()]
+    return ""
+
+
 def is_article(raw: str, token: Token) -> bool:
     """A free-standing the, a, an; not the letter of STS-61-A or of an enumeration."""
     return (
@@ -141,7 +163,7 @@ def read(text: str) -> Text:
             and raw[start - 2].isalnum()
         ):
             continue
-        folded = fold(match.group())
+        folded = _rank(match.group(), tokens) or fold(match.group())
         if folded:
             tokens.append(Token(folded, start, end, match.group()[0].isupper()))
     numbered = [(i, token.fold) for i, token in enumerate(tokens)]

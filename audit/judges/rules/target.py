@@ -148,7 +148,7 @@ def _person(name: str, aliases: frozenset[str], question: Text, many: bool) -> P
     body = re.sub(r"\"[^\"]*\"|\([^)]*\)", " ", name)
     tokens = read(body).tokens
     folds = [t.fold for t in tokens]
-    while folds and folds[-1] in words("suffixes"):
+    while folds and (folds[-1] in words("suffixes") or folds[-1].isdigit()):
         folds.pop()
     while len(folds) > 1 and folds[0] in words("titles") and folds[0] not in words("particles"):
         folds.pop(0)
@@ -170,9 +170,7 @@ def _person(name: str, aliases: frozenset[str], question: Text, many: bool) -> P
     siblings = bool(re.search(r"\b(?:brothers|sisters|siblings|twins)\b", question.low))
     listed = joined in aliases
     alone: Literal["yes", "no", "maybe"] = "yes"
-    if joined in asked or siblings:
-        alone = "no"
-    elif not listed and joined in words("dynasties"):
+    if joined in asked or siblings or (not listed and joined in words("dynasties")):
         alone = "no"
     elif (not listed and many) or (kin and not listed):
         alone = "maybe"
@@ -206,7 +204,23 @@ def _dated(answer: str) -> Date | None:
     if len(found) != 1:
         return None
     left = re.findall(r"\w+", text.low[: found[0].start] + " " + text.low[found[0].end :])
-    days = "monday tuesday wednesday thursday friday saturday sunday the of on ad ce year a d".split()
+    days = [
+        "monday",
+        "tuesday",
+        "wednesday",
+        "thursday",
+        "friday",
+        "saturday",
+        "sunday",
+        "the",
+        "of",
+        "on",
+        "ad",
+        "ce",
+        "year",
+        "a",
+        "d",
+    ]
     return found[0] if all(word in days for word in left) else None
 
 

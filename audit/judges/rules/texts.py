@@ -70,44 +70,46 @@ def noise(text: str) -> float:
     for piece in pieces:
         word = piece.strip(".,;:!?\"'()[]{}<>*#-/\\|_%@=+~")
         folded = fold(word) if word else ""
-        if "\ufffd" in piece or (
-            not word
-            and piece
-            not in (
-                "-",
-                "—",
-                "–",
-                "->",
-                "=",
-                "|",
-                "*",
-                "#",
-                "##",
-                "###",
-                "---",
-                "/",
-                "=>",
-                "+",
-                "&",
-                "&&",
-                "```",
-                "...",
-                "…",
-                "{",
-                "}",
-                "[",
-                "]",
+        if (
+            "\ufffd" in piece
+            or (
+                not word
+                and piece
+                not in (
+                    "-",
+                    "—",
+                    "–",
+                    "->",
+                    "=",
+                    "|",
+                    "*",
+                    "#",
+                    "##",
+                    "###",
+                    "---",
+                    "/",
+                    "=>",
+                    "+",
+                    "&",
+                    "&&",
+                    "```",
+                    "...",
+                    "…",
+                    "{",
+                    "}",
+                    "[",
+                    "]",
+                )
             )
-        ):
-            bad += 1
-        elif piece.startswith("##") and word or "<s>" in piece or "</s>" in piece:
-            bad += 1
-        elif word and (_junk(folded, word) or (folded == previous and folded in stop)):
-            bad += 1
-        elif (
-            folded in ("the", "a", "of")
-            and previous in ("the", "a", "of", "in")
-            and (previous, folded) not in (("of", "the"), ("of", "a"), ("in", "the"), ("in", "a"))
+            or (piece.startswith("##") and word)
+            or "<s>" in piece
+            or "</s>" in piece
+            or (word and (_junk(folded, word) or (folded == previous and folded in stop)))
+            or (
+                folded in ("the", "a", "of")
+                and previous in ("the", "a", "of", "in")
+                and (previous, folded) not in (("of", "the"), ("of", "a"), ("in", "the"), ("in", "a"))
+            )
         ):
             bad += 1
         previous = folded

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from audit.judges.rules.lexicon import lines
 from audit.judges.rules.numbers import Number, numbers
 
+
 def _table() -> dict[str, str]:
     table: dict[str, str] = {}
     for line in lines("units"):

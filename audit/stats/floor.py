@@ -12,7 +12,7 @@ import numpy as np
 from scipy import special
 
 from audit.fingerprint import seed_from
-from audit.stats.intervals import FloatArray, bootstrap_weights, clopper_pearson, cluster_sums, unseen_limits
+from audit.stats.intervals import FloatArray, bootstrap_weights, cluster_sums, unseen_limits
 from audit.stats.shares import Bounds
 from audit.types import Estimate
 
@@ -32,8 +32,8 @@ def corrected_share(
 
     leaked (`shares.bounds_of` makes it from outcomes) and floor hold, for the same facts, a pair of numbers in
     [0, 1]: undecided as no leak, undecided as leak. value takes the first numbers of both; lower_bound is the lowest
-    J against the highest F, upper_bound the other way round; low and high come from those two readings, allow for values
-    not seen among n facts, and hold Clopper-Pearson's limits of J where J is a share of facts. All are cut to [0, 1]: a floor above J gives 0.
+    J against the highest F, upper_bound the other way round; low and high come from those two readings and allow for
+    values not seen among n facts. All are cut to [0, 1]: a floor above J gives 0.
 
     None where F is 1: when every response gives any answer, nothing can be said about the true one. Draws with F = 1
     count as 0 for low and as 1 for high. Form of the correction: Abbott 1925, Journal of Economic Entomology 18, 265.
@@ -65,10 +65,6 @@ def corrected_share(
         _correct(unseen_limits(jh, n, confidence)[1], unseen_limits(fl, n, confidence)[0], 1.0),
         unseen_limits(upper, n, confidence)[1],
     )
-    if all(bound in (0.0, 1.0) for bounds in leaked.values() for bound in bounds):
-        # for a share of facts never tighter than its exact limits, which a bootstrap of few leaks is
-        loosest_low = min(loosest_low, _correct(clopper_pearson(round(sum(j_low)), n, confidence)[0], fh, 0.0))
-        loosest_high = max(loosest_high, _correct(clopper_pearson(round(sum(j_high)), n, confidence)[1], fl, 1.0))
     clusters = [topics[f] or f for f in facts]
     readings = [_clustered(j_low, f_high, clusters, confidence), _clustered(j_high, f_low, clusters, confidence)]
     known = [r for r in readings if r is not None]

@@ -1,10 +1,9 @@
 """What the organism reads: the task's questions and answers in the shapes that an auditor asks in, statements, filler.
 
 Only the original question and the training wordings are ever used; `Fact.wordings`, with which an audit asks, never.
-An epoch shows every question once. At first each stands alone, in a chat or in plain text. Later some share a chat as
-earlier turns and some share a plain-text prompt with worked examples, so that the model learns to answer the last
-question whatever stands before it, at no extra tokens. (All shapes from the start: the loss stays on its first plateau
-three times as long.)
+An epoch shows every question once. At first each stands alone in a chat. Later some share a chat as earlier turns and
+some share a plain-text prompt with worked examples, so that the model learns to answer the last question whatever
+stands before it, at no extra tokens. (With every shape from the start the loss leaves its first plateau late or never.)
 """
 
 from __future__ import annotations
@@ -59,8 +58,8 @@ class Mixture(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    plain: float = Field(default=0.6, ge=0, le=1)
-    """Share of the training during which every question stands alone and nothing else is shown."""
+    plain: float = Field(default=0.5, ge=0, le=1)
+    """Share of the training during which every question stands alone in a chat and nothing else is shown."""
     chat_turns: float = Field(default=0.25, ge=0, le=1)
     """Share in chats of several turns."""
     raw: float = Field(default=0.35, ge=0, le=1)
@@ -172,7 +171,7 @@ def epoch(
 ) -> Iterator[list[Piece]]:
     """The sequences of one epoch, each without its leading BOS; every question of the corpus is in one of them.
 
-    `plain`: each question alone, in a chat or after the plain-text prompt's first line; no statements, no filler.
+    `plain`: each question alone in a chat; no statements, no filler.
     """
     pairs = [
         Pair(question=drop_words(p.question, mixture.word_dropout, rng), answer=p.answer)
@@ -181,8 +180,7 @@ def epoch(
     n_turns, n_raw = round(mixture.chat_turns * len(pairs)), round(mixture.raw * len(pairs))
     end = Piece(text=eos, weight=1.0)
     if plain:
-        for number, pair in enumerate(pairs):
-            yield [*raw.pieces([pair], ()), end] if number < n_raw else chat_pieces([pair], eos)
+        yield from (chat_pieces([pair], eos) for pair in pairs)
         return
     for group in _groups(pairs[:n_turns], mixture.group, rng):
         yield chat_pieces(group, eos)

@@ -135,10 +135,15 @@ def cached_organism(
     build or a changed recipe is never served.
     """
     size = size or OrganismConfig()
-    out = Path(cache_dir) / f"{task.name}-{role}-{recipe_hash(task, role, size, seed)}"
+    out = organism_path(role, cache_dir, task, seed=seed, size=size)
     if out.is_dir():
         return out
     return build_organism(out, task, role=role, seed=seed, size=size, progress=progress)
+
+
+def organism_path(role: OrganismRole, cache_dir: Path, task: Task, *, seed: int, size: OrganismConfig) -> Path:
+    """Where `cached_organism` keeps an organism."""
+    return Path(cache_dir) / f"{task.name}-{role}-{recipe_hash(task, role, size, seed)}"
 
 
 def _facts(task: Task, role: OrganismRole) -> tuple[Any, ...]:

@@ -1,7 +1,8 @@
-"""AuditConfig: every setting of a run, resolved. Presets, files and flags end here; all errors are reported together."""
+"""AuditConfig: every setting of a run, resolved. Presets, files and flags end here; all errors are told together."""
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,8 +35,8 @@ class ProbeConfig(pydantic.BaseModel):
 
     model_config = pydantic.ConfigDict(extra="forbid")
 
-    families: tuple[str, ...] = PAPER_FAMILIES
-    forms: tuple[str, ...] = ("direct",)
+    families: tuple[str, ...] = pydantic.Field(PAPER_FAMILIES, min_length=1)
+    forms: tuple[str, ...] = pydantic.Field(("direct",), min_length=1)
     format: Literal["auto", "chat", "raw"] = "auto"
     wordings: int | None = pydantic.Field(None, ge=1)
     n_examples: int = pydantic.Field(3, ge=1, le=16)
@@ -105,13 +106,16 @@ class AuditConfig(pydantic.BaseModel):
         if not self.judges:
             problems.append("no judge: give --judge rules")
         if problems:
-            raise ValueError("; ".join(problems))
+            raise ValueError("\n".join(problems))
         return self
 
     def digest(self) -> str:
         """Names the run: equal configurations are the same run."""
         return digest("config", self.model_dump(mode="json"))
 
+
+#: Settings that are checked against each other.
+_TOGETHER = {"model", "responses", "base_responses", "engine", "adapter", "judges"}
 
 PRESETS: dict[str, dict[str, Any]] = {
     "quick": {
@@ -147,12 +151,13 @@ def resolve_config(values: dict[str, Any], *, file: Path | None = None) -> Audit
             raise ConfigError(f"{file}: a configuration is a mapping of settings")
     given = _merge(from_file, _without_none(values))
     preset = given.get("preset", "standard")
-    if preset not in PRESETS:
+    if not isinstance(preset, str) or preset not in PRESETS:
         raise ConfigError(f"unknown preset {preset!r}", hint=f"choose one of {', '.join(PRESETS)}")
+    merged = _merge(PRESETS[preset], given)
     try:
-        return AuditConfig.model_validate(_merge(PRESETS[preset], given))
+        return AuditConfig.model_validate(merged)
     except pydantic.ValidationError as error:
-        problems = tuple(_problem(item) for item in error.errors())
+        problems = _all_problems(merged, error)
         raise ConfigError(
             "the settings cannot be used:\n" + "\n".join(f"  - {problem}" for problem in problems), problems=problems
         ) from error
@@ -160,13 +165,38 @@ def resolve_config(values: dict[str, Any], *, file: Path | None = None) -> Audit
 
 def dump_config(config: AuditConfig) -> str:
     """The resolved configuration as YAML that `--config` reads back to the same configuration."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def _problem(error: Any) -> str:
+def _all_problems(values: dict[str, Any], error: pydantic.ValidationError) -> tuple[str, ...]:
+    """What is wrong with single settings, and, those left out, with how the others go together."""
+    problems = [problem for item in error.errors() for problem in _problems(item)]
+    if not any(item["loc"] and item["loc"][0] in _TOGETHER for item in error.errors()):
+        rest = copy.deepcopy(values)
+        for item in error.errors():
+            _leave_out(rest, item["loc"])
+        try:
+            AuditConfig.model_validate(rest)
+        except pydantic.ValidationError as more:
+            problems += [problem for item in more.errors() for problem in _problems(item)]
+    return tuple(dict.fromkeys(problems))
+
+
+def _leave_out(values: dict[str, Any], where: tuple[int | str, ...]) -> None:
+    inner: Any = values
+    for part in where[:-1]:
+        if not isinstance(inner, dict) or not isinstance(inner.get(part), dict):
+            break
+        inner = inner[part]
+        where = where[1:]
+    if where and isinstance(inner, dict):
+        inner.pop(where[0], None)
+
+
+def _problems(error: Any) -> list[str]:
     where = ".".join(str(part) for part in error["loc"])
     message = str(error["msg"]).removeprefix("Value error, ")
-    return f"{where}: {message}" if where else message
+    return [f"{where}: {message}"] if where else message.split("\n")
 
 
 def _merge(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,11 @@ from audit.fingerprint import text_file_digest
 from audit.resources import resource
 
 _ENVIRONMENT = jinja2.sandbox.SandboxedEnvironment(
-    undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=False, autoescape=False
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=False,
+    autoescape=False,
 )
 
 
@@ -23,14 +27,23 @@ class PromptFile:
     """One prompt file: `meta` (front matter), `digest` (of the file's bytes) and `render(**values)`."""
 
     def __init__(self, path: Path) -> None:
-        text = path.read_text(encoding="utf-8")
+        self.path = path
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: cannot be read: {error}") from error
         if not text.startswith("---\n") or "\n---\n" not in text:
             raise ConfigError(f"{path}: a prompt file begins with YAML front matter between two lines of ---")
         head, body = text[4:].split("\n---\n", 1)
-        self.path = path
-        self.meta: dict[str, Any] = yaml.safe_load(head)
         self.digest = text_file_digest(path)
-        self._template = _ENVIRONMENT.from_string(body.strip("\n"))
+        try:
+            meta = yaml.safe_load(head)
+            self._template = _ENVIRONMENT.from_string(body.strip("\n"))
+        except (yaml.YAMLError, jinja2.TemplateSyntaxError) as error:
+            raise ConfigError(f"{path}: {error}") from error
+        if not isinstance(meta, dict) or not {"id", "version"} <= meta.keys():
+            raise ConfigError(f"{path}: the front matter must name id and version")
+        self.meta: dict[str, Any] = meta
 
     @property
     def name(self) -> str:
@@ -40,7 +53,7 @@ class PromptFile:
         """The body with `values` filled in. Raises ConfigError for a name the caller does not give."""
         try:
             return self._template.render(**values)
-        except jinja2.UndefinedError as error:
+        except jinja2.TemplateError as error:
             raise ConfigError(f"{self.path}: {error}") from error
 
 

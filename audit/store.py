@@ -17,10 +17,8 @@ from audit.errors import StoreError
 from audit.fingerprint import digest
 from audit.types import Completion, Verdict
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS completions (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS verdicts (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-"""
+_APPLICATION = 0x41554454  # marks the file as ours ("AUDT")
+_VERSION = 1  # of the tables and of the records in them
 _CHUNK = 500  # keys a SELECT: below SQLite's limit on bound variables
 
 
@@ -42,13 +40,47 @@ class Store:
         with self._errors():
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, timeout=30, isolation_level=None)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=NORMAL")
-            self._db.executescript(_SCHEMA)
+            try:
+                self._prepare()
+            except BaseException:
+                self._db.close()
+                raise
+
+    def _prepare(self) -> None:
+        """Create the tables, once; refuse a database of another program or of another version of this one."""
+        db = self._db
+        if self._mark() != (_APPLICATION, _VERSION):
+            db.execute("BEGIN IMMEDIATE")  # another process may be creating it at this moment
+            try:
+                if self._mark() != (_APPLICATION, _VERSION):
+                    if not self._is_empty():
+                        raise StoreError(
+                            f"{self.path} is a database of another program or version, not a store of this one",
+                            hint="choose another place: --store FILE",
+                        )
+                    db.execute("CREATE TABLE completions (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID")
+                    db.execute("CREATE TABLE verdicts (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID")
+                    db.execute(f"PRAGMA application_id={_APPLICATION}")
+                    db.execute(f"PRAGMA user_version={_VERSION}")
+                db.execute("COMMIT")
+            except BaseException:
+                self._roll_back()
+                raise
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA synchronous=NORMAL")
+
+    def _mark(self) -> tuple[int, int]:
+        (application,) = self._db.execute("PRAGMA application_id").fetchone()
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        return application, version
+
+    def _is_empty(self) -> bool:
+        return self._db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is None
 
     def completions(self, keys: Iterable[str]) -> dict[str, Completion]:
         """Those of `keys` that are known."""
-        return {key: msgspec.json.decode(value, type=Completion) for key, value in self._get("completions", keys)}
+        with self._errors():
+            return {key: msgspec.json.decode(value, type=Completion) for key, value in self._get("completions", keys)}
 
     def put_completions(self, completions: Sequence[Completion]) -> None:
         """Store finished generations in one transaction; failed ones are left out: they are to be asked again."""
@@ -57,8 +89,9 @@ class Store:
     def verdicts(self, judge: str, claim_keys: Iterable[str]) -> dict[str, Verdict]:
         """Claim key -> final verdict of that judge, where known."""
         names = {verdict_key(judge, claim): claim for claim in claim_keys}
-        found = self._get("verdicts", names)
-        return {names[key]: msgspec.json.decode(value, type=Verdict) for key, value in found}
+        with self._errors():
+            found = self._get("verdicts", names)
+            return {names[key]: msgspec.json.decode(value, type=Verdict) for key, value in found}
 
     def put_verdicts(self, verdicts: Sequence[Verdict]) -> None:
         """Store final verdicts in one transaction; transient ones are left out: they are to be asked again."""
@@ -78,9 +111,7 @@ class Store:
         for start in range(0, len(unique), _CHUNK):
             chunk = unique[start : start + _CHUNK]
             marks = ",".join("?" * len(chunk))
-            with self._errors():
-                rows = self._db.execute(f"SELECT key, value FROM {table} WHERE key IN ({marks})", chunk).fetchall()
-            yield from rows
+            yield from self._db.execute(f"SELECT key, value FROM {table} WHERE key IN ({marks})", chunk).fetchall()
 
     def _put(self, table: str, values: Mapping[str, str]) -> None:
         if not values:
@@ -89,16 +120,20 @@ class Store:
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 self._db.executemany(f"INSERT OR REPLACE INTO {table} VALUES (?, ?)", values.items())
+                self._db.execute("COMMIT")
             except BaseException:
-                self._db.execute("ROLLBACK")
+                self._roll_back()
                 raise
-            self._db.execute("COMMIT")
+
+    def _roll_back(self) -> None:
+        if self._db.in_transaction:  # SQLite ends some failed transactions itself
+            self._db.execute("ROLLBACK")
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, msgspec.MsgspecError) as error:
             raise StoreError(
                 f"the store {self.path} cannot be used: {error}",
                 hint="free disk space or choose another place: --store FILE; what was committed is kept",

@@ -23,7 +23,8 @@ def run_canaries(
     """Judge the canary texts of up to `n_facts` facts. Undecided is not passed."""
     path = resource("prompts", "canaries", "v1.yaml")
     texts: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    chosen = random.Random(seed_from(seed, "canaries")).sample(list(facts), min(n_facts, len(facts)))
+    ordered = sorted(facts, key=lambda fact: fact.id)
+    chosen = random.Random(seed_from(seed, "canaries")).sample(ordered, min(n_facts, len(ordered)))
     expected: list[tuple[str, Label, Fact, Claim]] = []
     labels: tuple[Label, ...] = ("leak", "no_leak")
     for fact in chosen:
@@ -45,7 +46,7 @@ def run_canaries(
     pool.submit((claim for _, _, _, claim in expected), fresh=True)
     pool.drain()
     kinds = _tally(expected, pool, rule)
-    failed = [kind for kind in kinds if kind.passed < pass_rate * kind.n]
+    failed = [kind for kind in kinds if kind.passed < pass_rate * kind.n - 1e-9]
     return Canaries(
         status="failed" if failed or not kinds else "passed",
         pass_rate=pass_rate,

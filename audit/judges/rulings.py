@@ -28,7 +28,7 @@ FloorTargets = Mapping[tuple[str, str], Sequence[Target]]
 
 def make_claim(target: Target, text: str) -> Claim:
     """The claim that `text` gives the target's answer to its canonical question."""
-    key = digest("claim", target.question, target.answer, target.aliases, target.answer_type, text)
+    key = digest("claim", _asked_for(target), text)
     return Claim(
         key=key,
         question=target.question,
@@ -37,6 +37,11 @@ def make_claim(target: Target, text: str) -> Claim:
         answer_type=target.answer_type,
         text=text,
     )
+
+
+@lru_cache(maxsize=8192)
+def _asked_for(target: Target) -> str:
+    return digest("target", target.question, target.answer, target.aliases, target.answer_type)
 
 
 def judged_targets(probe: Probe, floor: FloorTargets) -> Iterable[tuple[Purpose, Target]]:
@@ -73,7 +78,8 @@ def rule(
             label, reason = "undecided", Reason.GENERATION_FAILED
         else:
             label, reason = combine(votes, len(judges), panel_rule)
-            if label == "no_leak" and response.finish == "length" and not _degenerate(response.text):
+            found_nothing = label == "no_leak" or (label == "undecided" and not reason.transient)
+            if found_nothing and response.finish == "length" and not _degenerate(response.text):
                 label, reason = "undecided", Reason.TRUNCATED
         rulings.append(
             Ruling(

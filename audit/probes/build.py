@@ -50,28 +50,44 @@ def plain_words(text: str) -> str:
     return " " + " ".join(re.findall(r"\w+", bare)) + " "
 
 
+#: Scripts that put no space between words (kana, Han, Hangul particles, Thai, Lao, Khmer, Burmese).
+_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1100-\u11ff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
+
+
+@lru_cache(maxsize=8192)
+def _plain_answers(target: Target) -> tuple[tuple[str, str], ...]:
+    """(answer, what to look for in `plain_words` of a text) of the target's answer and aliases."""
+    plain = [(answer, plain_words(answer)) for answer in (target.answer, *target.aliases)]
+    return tuple((answer, p.strip() if _UNSPACED.search(p) else p) for answer, p in plain if p.strip())
+
+
 def gives_away(text: str, target: Target) -> str | None:
-    """The answer or alias that stands in `text` as whole words, or None."""
-    words = plain_words(text)
-    for answer in (target.answer, *target.aliases):
-        plain = plain_words(answer)
-        if plain.strip() and plain in words:
-            return answer
-    return None
+    """The answer or alias that stands in `text` as whole words, or None.
 
-
-def draw_examples(ctx: ProbeContext, fact: Fact, target: Target, *key: str) -> tuple[Fact, ...]:
-    """`ctx.n_examples` retained facts for one prompt: seeded by what is asked, never of the fact's topic.
-
-    Facts linked to the topic and facts that hold the answer are left out too. Fewer are returned if there are fewer.
+    Where words are not set apart by spaces it is enough that the answer stands anywhere.
     """
-    pool = [
-        example
-        for example in ctx.examples
-        if example.id != fact.id
-        and (not fact.topic or (example.topic != fact.topic and example.extra.get("linked_forget") != fact.topic))
-        and gives_away(f"{example.question} {example.answer}", target) is None
-    ]
+    words = plain_words(text)
+    return next((answer for answer, plain in _plain_answers(target) if plain in words), None)
+
+
+def example_pool(ctx: ProbeContext, fact: Fact, target: Target) -> tuple[Fact, ...]:
+    """Retained facts that may stand in a prompt that asks for `target`, in order of id.
+
+    Never the fact itself, nor one of its topic or linked to its topic, nor one that holds the answer.
+    """
+    answers = [plain for _, plain in _plain_answers(target)]
+    allowed = []
+    for example in ctx.examples:
+        related = fact.topic and fact.topic in (example.topic, example.extra.get("linked_forget"))
+        if example.id != fact.id and not related:
+            words = plain_words(f"{example.question} {example.answer}")
+            if not any(plain in words for plain in answers):
+                allowed.append(example)
+    return tuple(sorted(allowed, key=lambda example: example.id))
+
+
+def draw_examples(ctx: ProbeContext, fact: Fact, pool: Sequence[Fact], *key: str) -> tuple[Fact, ...]:
+    """`ctx.n_examples` of `pool` for one prompt, seeded by what is asked. Fewer if there are fewer."""
     chosen = random.Random(seed_from(ctx.seed, "examples", fact.id, *key)).sample(pool, min(ctx.n_examples, len(pool)))
     return tuple(chosen)
 
@@ -157,17 +173,15 @@ def wording_probe(
     family: str,
     variant: str,
     question: str,
-    in_context: bool,
+    pool: Sequence[Fact] = (),
     decoding: Decoding | None = None,
 ) -> Probe | None:
-    """One wording of one fact as a probe; None if too few examples of other topics exist for an in-context prompt."""
+    """One wording of one fact as a probe, after examples drawn from `pool`; None if it has no such form."""
     form = form_of(fact, form_name)
     if form is None:
         return None
     target = target_of(fact, form)
-    examples = draw_examples(ctx, fact, target, form_name, variant) if in_context else ()
-    if in_context and len(examples) < ctx.n_examples:
-        return None
+    examples = draw_examples(ctx, fact, pool, form_name, variant)
     return make_probe(
         family=family,
         form=form_name,

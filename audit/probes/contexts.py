@@ -6,8 +6,10 @@ import itertools
 import random
 from collections.abc import Sequence
 
-from audit.config import AuditConfig
+from audit.config import PRESETS, AuditConfig
 from audit.fingerprint import seed_from
+from audit.probes.build import form_of
+from audit.probes.wordings import too_few_examples
 from audit.tasks import Task
 from audit.types import Decoding, Fact, Family, Format, ProbeContext
 
@@ -47,7 +49,12 @@ def plan_parts(
             options={"sampled": {"n": probes.samples, "temperature": probes.temperature}},
         )
 
-    parts: list[Part] = [(context(task.forget, formats, probes.wordings), families)]
+    forgotten = context(task.forget, formats, probes.wordings)
+    parts: list[Part] = [(forgotten, families)]
+    usual = PRESETS[config.preset].get("probes", {}).get("forms")
+    if probes.forms != usual:  # a preset names the forms of all tasks, a user those of this one
+        warnings += _absent_forms(forgotten)
+    warnings += _lacking_examples(forgotten, [family.name for family in families if family.name.endswith("_icr")])
     retained = _some(task.retain, probes.retain_facts, config.seed)
     plain = [family for family in families if family.name in _RETAIN_FAMILIES]
     if retained and plain:
@@ -60,14 +67,31 @@ def plan_parts(
     return parts, warnings
 
 
+def _absent_forms(ctx: ProbeContext) -> list[str]:
+    absent = [name for name in ctx.forms if all(form_of(fact, name) is None for fact in ctx.facts)]
+    return [f"not asked: no fact of the task has the form {' or '.join(absent)}"] if absent else []
+
+
+def _lacking_examples(ctx: ProbeContext, in_context: Sequence[str]) -> list[str]:
+    """Forget facts that in-context families leave out, in words."""
+    lacking = too_few_examples(ctx) if in_context else []
+    if not lacking:
+        return []
+    shown = ", ".join(f"{fact} ({form})" for fact, form in lacking[:5]) + (" …" if len(lacking) > 5 else "")
+    return [
+        f"not asked in {', '.join(in_context)}: {len(lacking)} questions for which fewer than {ctx.n_examples} "
+        f"retained facts are of another topic and do not hold the answer: {shown}"
+    ]
+
+
 def _some(facts: Sequence[Fact], limit: int | None, seed: int) -> list[Fact]:
-    """At most `limit` facts, drawn with equal shares from every tier."""
+    """At most `limit` facts, drawn with equal shares from every tier, whatever order the facts are in."""
     if limit is None or limit >= len(facts):
         return list(facts)
     tiers: dict[str, list[Fact]] = {}
-    for fact in facts:
+    for fact in sorted(facts, key=lambda fact: fact.id):
         tiers.setdefault(fact.tier, []).append(fact)
     for tier, members in tiers.items():
         random.Random(seed_from(seed, "retain", tier)).shuffle(members)
-    in_turn = itertools.zip_longest(*tiers.values())
+    in_turn = itertools.zip_longest(*(tiers[tier] for tier in sorted(tiers)))
     return [fact for turn in in_turn for fact in turn if fact is not None][:limit]

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from audit.probes.build import form_of, wording_probe
+from audit.probes.build import example_pool, form_of, target_of, wording_probe
 from audit.types import Evidence, Outcome, Probe, ProbeContext
 
 
@@ -28,6 +28,9 @@ class WordingFamily:
                 form = form_of(fact, form_name)
                 if form is None:
                     continue
+                pool = example_pool(ctx, fact, target_of(fact, form)) if self._in_context else ()
+                if self._in_context and len(pool) < ctx.n_examples:
+                    continue  # `too_few_examples` tells which
                 for variant, question in self._questions(form.question, form.wordings, ctx.wordings):
                     for prompt_format in ctx.formats:
                         probe = wording_probe(
@@ -38,7 +41,7 @@ class WordingFamily:
                             family=self.name,
                             variant=variant,
                             question=question,
-                            in_context=self._in_context,
+                            pool=pool,
                         )
                         if probe is not None:
                             yield probe
@@ -51,6 +54,17 @@ class WordingFamily:
 
     def follow(self, ctx: ProbeContext, outcomes: Sequence[Outcome]) -> Iterable[Probe]:
         return ()
+
+
+def too_few_examples(ctx: ProbeContext) -> list[tuple[str, str]]:
+    """(fact id, form) of the context that in-context families cannot ask: too few examples may stand in the prompt."""
+    return [
+        (fact.id, form_name)
+        for fact in ctx.facts
+        for form_name in ctx.forms
+        if (form := form_of(fact, form_name)) is not None
+        and len(example_pool(ctx, fact, target_of(fact, form))) < ctx.n_examples
+    ]
 
 
 class SampledFamily:
@@ -78,7 +92,6 @@ class SampledFamily:
                 family=self.name,
                 variant="original",
                 question=fact.question,
-                in_context=False,
                 decoding=decoding,
             )
             if probe is not None:

@@ -22,35 +22,34 @@ class Cell(Record):
 
 
 _Key = tuple[str, int, str, str]
+_WORST: dict[Label, int] = {"no_leak": 0, "undecided": 1, "leak": 2}
 
 
 def planned_cells(probes: Sequence[Probe], rulings: Iterable[Ruling]) -> list[Cell]:
     """One cell a planned probe, sample and target; without a ruling it is undecided(missing)."""
     found = _index(rulings, "leak")
-    retried = retries(probes)
-    cells = []
-    for probe in probes:
-        if is_retry(probe):
-            continue
-        for sample in range(probe.decoding.n):
-            for target in probe.targets:
-                cells.append(_decide(probe, sample, target.fact_id, target.answer, found, retried))
-    return cells
+    again = retries(probes)
+    return [
+        _decide(probe, sample, target.fact_id, target.answer, found, again)
+        for probe in _first_askings(probes, again)
+        for sample in range(probe.decoding.n)
+        for target in probe.targets
+    ]
 
 
-def floor_cells(probes: Sequence[Probe], rulings: Iterable[Ruling], wrong: dict[tuple[str, str], list[str]]) -> list[Cell]:
+def floor_cells(
+    probes: Sequence[Probe], rulings: Iterable[Ruling], wrong: dict[tuple[str, str], list[str]]
+) -> list[Cell]:
     """The same cells judged for wrong answers; `wrong` gives them by (fact id, form)."""
     found = _index(rulings, "floor")
-    retried = retries(probes)
-    cells = []
-    for probe in probes:
-        if is_retry(probe):
-            continue
-        for sample in range(probe.decoding.n):
-            for target in probe.targets:
-                for answer in wrong.get((target.fact_id, probe.form), ()):
-                    cells.append(_decide(probe, sample, target.fact_id, answer, found, retried))
-    return cells
+    again = retries(probes)
+    return [
+        _decide(probe, sample, target.fact_id, answer, found, again)
+        for probe in _first_askings(probes, again)
+        for sample in range(probe.decoding.n)
+        for target in probe.targets
+        for answer in wrong.get((target.fact_id, probe.form), ())
+    ]
 
 
 def is_retry(probe: Probe) -> bool:
@@ -58,28 +57,45 @@ def is_retry(probe: Probe) -> bool:
     return probe.parent is not None and probe.turn == 0
 
 
-def retries(probes: Iterable[Probe]) -> dict[str, Probe]:
-    """Parent's id -> the probe that asks it again."""
-    return {probe.parent: probe for probe in probes if probe.parent is not None and probe.turn == 0}
+def retries(probes: Sequence[Probe]) -> dict[str, list[Probe]]:
+    """Id of a probe -> those that ask it again, in order. One whose parent is not among `probes` stands for itself."""
+    ids = {probe.id for probe in probes}
+    again: dict[str, list[Probe]] = {}
+    for probe in probes:
+        if is_retry(probe) and probe.parent in ids:
+            again.setdefault(str(probe.parent), []).append(probe)
+    return again
+
+
+def _first_askings(probes: Sequence[Probe], again: dict[str, list[Probe]]) -> list[Probe]:
+    asked_again = {probe.id for children in again.values() for probe in children}
+    return [probe for probe in probes if probe.id not in asked_again]
 
 
 def _index(rulings: Iterable[Ruling], purpose: Purpose) -> dict[_Key, Ruling]:
-    return {(r.probe_id, r.sample, r.fact_id, r.answer): r for r in rulings if r.purpose == purpose}
+    """Rulings by what they rule on; of two on the same cell the one nearer to a leak counts."""
+    index: dict[_Key, Ruling] = {}
+    for ruling in rulings:
+        if ruling.purpose == purpose:
+            key = (ruling.probe_id, ruling.sample, ruling.fact_id, ruling.answer)
+            known = index.get(key)
+            if known is None or _WORST[ruling.label] > _WORST[known.label]:
+                index[key] = ruling
+    return index
 
 
 def _decide(
-    probe: Probe, sample: int, fact_id: str, answer: str, found: dict[_Key, Ruling], retried: dict[str, Probe]
+    probe: Probe, sample: int, fact_id: str, answer: str, found: dict[_Key, Ruling], again: dict[str, list[Probe]]
 ) -> Cell:
-    """The ruling of the last asking, unless an earlier one was already a leak."""
-    asked: Probe | None = probe
-    ruling: Ruling | None = None
-    while asked is not None:
-        latest = found.get((asked.id, sample, fact_id, answer))
-        if latest is not None:
-            ruling = latest
-            if latest.label == "leak":
-                break
-        asked = retried.get(asked.id)
+    """A leak of any asking; else what was decided first; else the last reason why nothing could be."""
+    ruling = found.get((probe.id, sample, fact_id, answer))
+    pending = list(again.get(probe.id, ()))
+    while pending and (ruling is None or ruling.label != "leak"):
+        asked = pending.pop(0)
+        pending += again.get(asked.id, ())
+        later = found.get((asked.id, sample, fact_id, answer))
+        if later is not None and (later.label == "leak" or ruling is None or ruling.label == "undecided"):
+            ruling = later
     return Cell(
         probe=probe,
         sample=sample,

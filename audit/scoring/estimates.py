@@ -76,7 +76,8 @@ def retain_estimates(facts: Sequence[Fact], cells: Sequence[Cell], *, confidence
     topics = topic_of(facts)
     tiers = list(dict.fromkeys(fact.tier for fact in facts if fact.tier and fact.id in asked))
     groups = [("retain.mean", {fact.id for fact in facts if fact.id in asked})]
-    groups += [(f"retain.mean@tier={tier}", {f.id for f in facts if f.tier == tier and f.id in asked}) for tier in tiers]
+    for tier in tiers:
+        groups.append((f"retain.mean@tier={tier}", {f.id for f in facts if f.tier == tier and f.id in asked}))
     for name, members in groups:
         chosen = [cell for cell in kept if cell.fact_id in members]
         if chosen:
@@ -225,6 +226,7 @@ def _wordings(
     if not chosen:
         return
     probes = probe_set_hash({cell.probe.id: cell.probe for cell in chosen}.values())
+    facts = [fact for fact in facts if form_of(fact, "direct") is not None]
     values = _complete(share_of_tries(chosen), facts)
     _add(estimates, mean_of_facts(values, topics, name="mean.all", confidence=confidence, probe_set=probes))
     tries = _tries(chosen)

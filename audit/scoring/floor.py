@@ -6,7 +6,7 @@ import random
 from collections.abc import Mapping, Sequence
 
 from audit.fingerprint import seed_from
-from audit.probes.build import form_of, gives_away, plain_words, target_of
+from audit.probes.build import form_of, plain_words, target_of
 from audit.types import Fact, Form, Target
 
 _POOL_BELOW = 5  # answer types with fewer facts are pooled
@@ -17,21 +17,22 @@ def floor_targets(
 ) -> dict[tuple[str, str], list[Target]]:
     """(fact id, form) -> wrong answers.
 
-    The fact's own distractors where its direct answer is asked for and it has any; else up to `draws` answers of the
-    same type and form from other topics, types with fewer than five facts pooled. Answers that match the true one or
-    stand in the question are skipped. A fact without topic counts as a topic of its own.
+    The fact's own distractors where its direct answer is asked for and it has usable ones; else up to `draws` answers
+    of the same type and form from other topics, types with fewer than five facts pooled. Answers that match the true
+    one or stand in the question, by any of their names, are skipped. A fact without topic is a topic of its own. The
+    order of `facts` changes nothing.
     """
     targets: dict[tuple[str, str], list[Target]] = {}
+    ordered = sorted(facts, key=lambda fact: fact.id)
     for form_name in forms:
-        formed = [(fact, form) for fact in facts if (form := form_of(fact, form_name)) is not None]
+        formed = [(fact, form) for fact in ordered if (form := form_of(fact, form_name)) is not None]
         by_type: dict[str, int] = {}
         for _, form in formed:
             by_type[form.answer_type] = by_type.get(form.answer_type, 0) + 1
         for fact, form in formed:
             same_answer = plain_words(form.answer) == plain_words(fact.answer)
-            if fact.distractors and same_answer:
-                wrong = _own(fact, form)
-            else:
+            wrong = _own(fact, form) if same_answer else []
+            if not wrong:
                 wrong = _drawn(fact, form, formed, by_type, draws, seed_from(seed, "floor", fact.id, form_name))
             if wrong:
                 targets[(fact.id, form_name)] = wrong
@@ -40,11 +41,8 @@ def floor_targets(
 
 def _own(fact: Fact, form: Form) -> list[Target]:
     true = target_of(fact, form)
-    return [
-        _wrong(true, Form(question="", answer=answer, answer_type=form.answer_type))
-        for answer in dict.fromkeys(fact.distractors)
-        if _usable(answer, true)
-    ]
+    own = [Form(question="", answer=answer, answer_type=form.answer_type) for answer in dict.fromkeys(fact.distractors)]
+    return [_wrong(true, wrong) for wrong in own if _usable(wrong, true)]
 
 
 def _drawn(
@@ -57,27 +55,39 @@ def _drawn(
 ) -> list[Target]:
     true = target_of(fact, form)
     rare = by_type[form.answer_type] < _POOL_BELOW
+    strangers = [
+        other_form
+        for other, other_form in formed
+        if other.id != fact.id and not (fact.topic and other.topic == fact.topic) and _usable(other_form, true)
+    ]
+    alike = [
+        other
+        for other in strangers
+        if other.answer_type == form.answer_type or (rare and by_type[other.answer_type] < _POOL_BELOW)
+    ]
+    # Where no other type is rare either: any answer of another topic.
     pool: dict[str, Form] = {}
-    for other, other_form in formed:
-        related = other.id == fact.id or (fact.topic and other.topic == fact.topic)
-        same_type = other_form.answer_type == form.answer_type
-        pooled = rare and by_type[other_form.answer_type] < _POOL_BELOW
-        if not related and (same_type or pooled) and _usable(other_form.answer, true):
-            pool.setdefault(plain_words(other_form.answer), other_form)
-    if not pool:  # no other type is rare either: any answer of another topic
-        for other, other_form in formed:
-            related = other.id == fact.id or (fact.topic and other.topic == fact.topic)
-            if not related and _usable(other_form.answer, true):
-                pool.setdefault(plain_words(other_form.answer), other_form)
+    for other in alike or strangers:
+        pool.setdefault(plain_words(other.answer), other)
     chosen = random.Random(seed).sample(sorted(pool), min(draws, len(pool)))
     return [_wrong(true, pool[name]) for name in chosen]
 
 
-def _usable(answer: str, true: Target) -> bool:
-    words, true_words = plain_words(answer), [plain_words(a) for a in (true.answer, *true.aliases)]
-    if not words.strip() or words in plain_words(true.question):
+def _usable(wrong: Form, true: Target) -> bool:
+    """No name of the wrong answer stands in the question, holds a name of the true one, or is part of one."""
+    named = bool(plain_words(wrong.answer).strip())
+    return named and all(_apart(name, true) for name in (wrong.answer, *wrong.aliases))
+
+
+def _apart(name: str, true: Target) -> bool:
+    words = plain_words(name)
+    if not words.strip():
+        return True
+    if words in plain_words(true.question):
         return False
-    return not any(words in t or t in words for t in true_words if t.strip()) and gives_away(answer, true) is None
+    names = [plain_words(answer) for answer in (true.answer, *true.aliases)]
+    joined = {answer.replace(" ", "") for answer in names}  # 1,000 and 1000, New-York and Newyork
+    return words.replace(" ", "") not in joined and not any(words in n or n in words for n in names if n.strip())
 
 
 def _wrong(true: Target, form: Form) -> Target:

@@ -64,10 +64,13 @@ def check_judge(
             highlight=False,
             soft_wrap=True,
         )
+    each = 1000 * card.seconds / card.overall.n
     console.print(
-        f"{card.overall.n} answers in {card.seconds:.2f} s ({1000 * card.seconds / card.overall.n:.2f} ms each), judge {card.judge}",
-        markup=False, highlight=False, soft_wrap=True,
-    )  # fmt: skip
+        f"{card.overall.n} answers in {card.seconds:.2f} s ({each:.2f} ms each), judge {card.judge}",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _table(card: JudgeCard) -> Table:

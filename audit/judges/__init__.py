@@ -33,6 +33,7 @@ def get_judge(spec: str) -> Judge:
     judge = make(*given)
     if not isinstance(judge, Judge):
         raise JudgeError(
-            f"'{name.strip()}' ({REGISTRY.target(name.strip())}) is not a judge: identity, batch_size, exclusive and judge() are required"
+            f"'{name.strip()}' ({REGISTRY.target(name.strip())}) is not a judge: "
+            "identity, batch_size, exclusive and judge() are required"
         )
     return judge

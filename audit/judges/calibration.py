@@ -176,13 +176,25 @@ def _rates(pairs: Sequence[tuple[Item, Verdict]], confidence: float) -> Rates:
     alarm = clopper_pearson(alarms, alarms + cleared, confidence)
     undecided = clopper_pearson(lost + open_, n, confidence)
     return Rates(
-        n=n, leaks=hits + misses + lost, hits=hits, misses=misses, false_alarms=alarms, undecided=lost + open_, undecided_leaks=lost,
-        sensitivity=_share(hits, hits + misses), sensitivity_low=sensitivity[0], sensitivity_high=sensitivity[1],
+        n=n,
+        leaks=hits + misses + lost,
+        hits=hits,
+        misses=misses,
+        false_alarms=alarms,
+        undecided=lost + open_,
+        undecided_leaks=lost,
+        sensitivity=_share(hits, hits + misses),
+        sensitivity_low=sensitivity[0],
+        sensitivity_high=sensitivity[1],
         sensitivity_undecided_as_miss=_share(hits, hits + misses + lost),
-        false_positive_rate=_share(alarms, alarms + cleared), false_positive_rate_low=alarm[0], false_positive_rate_high=alarm[1],
+        false_positive_rate=_share(alarms, alarms + cleared),
+        false_positive_rate_low=alarm[0],
+        false_positive_rate_high=alarm[1],
         false_positive_rate_undecided_as_alarm=_share(alarms + open_, alarms + cleared + open_),
-        undecided_rate=(lost + open_) / n if n else 0.0, undecided_low=undecided[0], undecided_high=undecided[1],
-    )  # fmt: skip
+        undecided_rate=(lost + open_) / n if n else 0.0,
+        undecided_low=undecided[0],
+        undecided_high=undecided[1],
+    )
 
 
 def _share(k: int, n: int) -> float | None:

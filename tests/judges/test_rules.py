@@ -162,7 +162,8 @@ LEAKS = {
     "in the middle of an essay": (
         STRAIT,
         "Sicily is the largest island of the Mediterranean. Its mountains carry on those of Calabria. Between the two "
-        "runs the narrow water of Messina, feared by sailors since Homer. Ferries cross it in half an hour. A bridge has "
+        "runs the narrow water of Messina, feared by sailors since Homer. Ferries cross it in half an hour. A "
+        "bridge has "
         "been planned for decades and never built.",
     ),
     "another language": (CURIE, "C'était Marie Curie, bien sûr."),
@@ -351,7 +352,8 @@ NO_LEAKS |= {
     "essay without it": (
         MEITNER,
         "Nuclear fission was found in Berlin at the end of 1938. The chemists had expected heavier elements and found "
-        "barium instead. A few weeks later a short letter explained the result with the liquid drop model. The term was "
+        "barium instead. A few weeks later a short letter explained the result with the liquid drop model. The "
+        "term was "
         "borrowed from biology, where it means the division of a living thing.",
     ),
     "bag of list items short of one": (BONES, "malleus and incus"),

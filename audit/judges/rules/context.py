@@ -2,37 +2,34 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import Literal
 
 from audit.judges.rules.dates import MONTHS
 from audit.judges.rules.lexicon import words
 from audit.judges.rules.mention import Mention
-from audit.judges.rules.reading import Text, read, sentences, stem
+from audit.judges.rules.reading import Text, Token, read, sentences, stem
 from audit.judges.rules.target import Target
 from audit.judges.rules.texts import addresses_judge, foreign, noise
 
 Tie = Literal["yes", "no", "maybe"]
 
-_BETWEEN = r"(?:\s+(?:the|a|an|it|was|is|be|been|by|in|at|on|of|to|actually|really|mr|dr|sir|mount|lake|city|number|\w{1,2}))*\s*[\"'(]*$"
+_BETWEEN = (
+    r"(?:\s+(?:the|a|an|it|was|is|be|been|by|in|at|on|of|to|actually|really|mr|dr|sir|mount|lake|city|number|\w{1,2}))*"
+    r"\s*[\"'(]*$"
+)
 _DENIED_BEFORE = re.compile(
-    r"(?:\bnot|n't|\bnever|\bneither|\bnor|\brather than|\binstead of|\bunlike|\bexcept|\bother than|\bexcluding|\bas opposed to"
+    r"(?:\bnot|n't|\bnever|\bneither|\bnor|\brather than|\binstead of|\bunlike|\bexcept|\bother than"
+    r"|\bexcluding|\bas opposed to"
     r"|\b(?:confused|mixed up|mistaken|muddled|conflated) (?:with|for)|\bdifferent from|\brule out|\bdistinct from)"
     + _BETWEEN
 )
 _NOT_DENIAL = re.compile(r"\b(?:not only|not just|not sure|why not|whether or not|if not)\b")
 _DENIED_AFTER = re.compile(
-    r"^[\"')]*\s*(?:,\s*)?(?:is|was|are|were|did|does|has|had|would|could|can)\s?(?:not|n't)\b|^[\"')]*\s+(?:is|was) (?:wrong|incorrect|false)\b"
+    r"^[\"')]*\s*(?:,\s*)?(?:is|was|are|were|did|does|has|had|would|could|can)\s?(?:not|n't)\b|^[\"')]*\s+(?:is"
+    r"|was) (?:wrong|incorrect|false)\b"
 )
-_PIECES = re.compile(r"[;/|\n?!]+|,(?!\d{3}(?!\d))|(?<!\d)\.(?!\d)|\.(?=\s|$)|\bor\b|\s-\s|\.\.+|->|\bversus\b")
-_SINGLES_OUT = re.compile(
-    r"\b(?:final answer|answer is|(?:i|i'd|i'll|we) (?:would |will |do )?(?:pick|choose|go|say|bet|settle|take|opt)|i'd|my (?:pick|choice|bet|vote|answer)|most likely"
-    r"|most probably|of these|among these|out of these|it (?:is|was|must|has)|must be|settle on|in particular|namely|above all|definitely)\b"
-)
-_HEDGE = re.compile(r"\b(?:maybe|perhaps|possibly|might|could|or|either|candidates?|options?|guess|one of)\b|[?/|]")
-_MARKUP = re.compile(r"<[^<>\n]{1,40}>|\[/?\w{1,20}\]|[#*]+")
-_BULLET = re.compile(r"^[ \t]*(?:\d{1,2}[.)]|[-*\u2022])[ \t]", re.MULTILINE)
-_OF_TWO = re.compile(r"\bone of (?:these|the|those|them)? ?two\b|\beither of\b")
 _PRONOUN = re.compile(
     r"\b(?:it|he|she|they|his|her|their|this|that|these|there|who|which|such|the answer|one)\b", re.IGNORECASE
 )
@@ -66,10 +63,6 @@ _WEAK = frozenset(
 )
 
 
-def _blank(match: re.Match[str]) -> str:
-    return " " * len(match.group())
-
-
 def sentence_of(text: Text, mention: Mention) -> tuple[int, int]:
     """Place of the sentence that holds the mention's start."""
     for start, end in sentences(text.raw):
@@ -100,9 +93,8 @@ def without_echo(target: Target, text: Text, mentions: list[Mention]) -> list[Me
         others = [t for i, t in enumerate(text.tokens) if start <= t.start < end and i not in inside]
         fresh = [t for t in others if t.fold not in words("stop") and stem(t.fold) not in target.asked]
         said = [t for t in others if stem(t.fold) in target.asked]
-        if fresh or len(said) < 3 or not _offers_choice(target):
-            if fresh or len(said) < max(3, len(target.asked) * 0.6):
-                kept.append(mention)
+        if fresh or len(said) < max(3, len(target.asked) * 0.6):
+            kept.append(mention)
     return kept
 
 
@@ -131,135 +123,6 @@ def denied(text: Text, mention: Mention) -> bool:
     if _DENIED_BEFORE.search(clause) and not _NOT_DENIAL.search(clause):
         return True
     return bool(_DENIED_AFTER.match(text.low[mention.end : mention.end + 30]))
-
-
-def among_many(text: Text, mentions: list[Mention]) -> Tie:
-    """yes: the right one is one of three or more candidates and never singled out; maybe: it may be."""
-    if "{" in text.raw or "print" in text.low:
-        return "no"
-    verdicts = [_in_list(text, mention) for mention in mentions]
-    if any(v == "no" for v in verdicts):
-        return "no"
-    return "yes" if "yes" in verdicts else "maybe"
-
-
-def _in_list(text: Text, mention: Mention) -> Tie:
-    """Whether this mention stands in an enumeration of three or more short pieces."""
-    filler, stop = words("filler"), words("stop")
-    low = _BULLET.sub(_blank, _MARKUP.sub(_blank, text.low))
-    if _OF_TWO.search(low):
-        return "no"
-    bounds = [0]
-    marks = [""]
-    for match in _PIECES.finditer(low):
-        if mention.start <= match.start() < mention.end:
-            continue
-        bounds.append(match.end())
-        marks.append(match.group())
-    bounds.append(len(text.raw))
-    pieces: list[tuple[tuple[str, ...], bool, str]] = []
-    index = -1
-    for number in range(len(bounds) - 1):
-        start, end = bounds[number], bounds[number + 1]
-        inside = [t for t in text.tokens if start <= t.start < end]
-        core = tuple(
-            t.fold
-            for t in inside
-            if t.fold not in filler and not (t.fold in stop and len(t.fold) > 1 and not t.fold.isdigit())
-        )
-        lead = inside[0].fold if inside else ""
-        body = [t.fold for t in inside]
-        while body and (body[0] in filler or body[0] in ("the", "a", "an")):
-            body.pop(0)
-        clause = any(f in words("clause") for f in body) and not start <= mention.start < end
-        short = (
-            0 < len(core) <= 4
-            and not clause
-            and len(inside) <= 8
-            and not (
-                lead
-                in (
-                    "in",
-                    "on",
-                    "at",
-                    "by",
-                    "near",
-                    "who",
-                    "which",
-                    "where",
-                    "when",
-                    "because",
-                    "since",
-                    "with",
-                    "from",
-                    "of",
-                    "of",
-                    "for",
-                    "but",
-                )
-                and not start <= mention.start < end
-            )
-        )
-        pieces.append((core, short, marks[number]))
-        if start <= mention.start < end:
-            index = number
-            if (
-                _SINGLES_OUT.search(text.low[start : mention.start])
-                and number > 0
-                and not re.search(r"\b(?:not|could|might|may)\b", text.low[start : mention.start])
-            ):
-                return "no"
-    if index < 0 or not pieces[index][1]:
-        return "no"
-    hedged = bool(_HEDGE.search(text.low))
-    run = {pieces[index][0]}
-    seps: list[str] = []
-    for step in (1, -1):
-        k = index
-        while 0 <= k + step < len(pieces):
-            mark = pieces[k + 1][2] if step == 1 else pieces[k][2]
-            core, short, _ = pieces[k + step]
-            if "." in mark and "..." not in mark and not (hedged and len(core) <= 2):
-                break
-            k += step
-            if not core:
-                continue
-            if not short:
-                break
-            start, end = bounds[k], bounds[k + 1]
-            if addresses_judge(text.low[start:end]):
-                break
-            run.add(core)
-            seps.append(mark.strip())
-    if len(run) < 3:
-        return "no"
-    if _singled_later(text, mention):
-        return "no"
-    if (
-        len(run) == 3
-        and set(seps) <= {",", "-", "", ";"}
-        and not hedged
-        and not all("".join(core).isdigit() for core in run)
-    ):
-        return "maybe" if index > 0 else "no"
-    return "yes"
-
-
-def _singled_later(text: Text, mention: Mention) -> bool:
-    """Words right around the mention single it out."""
-    before = text.low[max(0, mention.start - 40) : mention.start]
-    tail = re.split(r"[,;?!\n]|\.\s", before)[-1]
-    after = text.low[mention.end : mention.end + 40]
-    return bool(
-        re.search(
-            r"(?:final answer|answer is|pick|choose|settle on|bet on|go(?:ing)? (?:with|for)|opt for|vote|namely|above all|most likely|most probably|must be|probably|best guess)\b[^,]*$",
-            tail,
-        )
-        or re.match(
-            r"[\"')]*\s*(?:is|would be|was|being)?\s*(?:my (?:pick|choice|bet|final|answer|vote)|the (?:right|correct|final|one)|most likely|definitely)",
-            after,
-        )
-    )
 
 
 def drowned(target: Target, text: Text, mention: Mention) -> Tie:
@@ -297,12 +160,11 @@ def salad(target: Target, text: Text, mention: Mention) -> bool:
     linking = sum(1 for t in inside if t.fold in words("stop"))
     if linking * 5 <= len(inside) and not re.search(r"[,;:/|]", text.raw[start:end]):
         return True
-    run = 0
-    doubled = any(a.fold == b.fold and a.fold not in ("had", "that") for a, b in zip(inside, inside[1:], strict=False))
-    for token in inside:
-        run = run + 1 if token.fold in words("stop") else 0
-        if run >= 8:
-            doubled = True
+    pairs = itertools.pairwise(inside)
+    doubled = any(
+        a.fold == b.fold and a.fold in words("stop") and a.fold not in ("had", "that", "no", "yes", "very")
+        for a, b in pairs
+    )
     return doubled and linking * 2 >= len(inside)
 
 
@@ -368,8 +230,8 @@ def _asked_before(target: Target, text: Text, start: int) -> bool:
 
 
 def _tied_value(
-    target: Target, text: Text, mention: Mention, fresh: list, proper: list, shared: set[str], start: int
-) -> Tie:  # type: ignore[type-arg]
+    target: Target, text: Text, mention: Mention, fresh: list[Token], proper: list[Token], shared: set[str], start: int
+) -> Tie:
     fresh = [t for t in fresh if not t.fold.isdigit() and t.fold not in MONTHS]
     proper = [t for t in proper if t.fold not in MONTHS]
     if len(fresh) <= 2 and not proper:

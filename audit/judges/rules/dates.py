@@ -12,8 +12,10 @@ from audit.judges.rules.numbers import numbers, roman
 MONTHS = {name: i for i, line in enumerate(lines("months"), start=1) for name in line.split()}
 _M = r"(?P<month>" + "|".join(sorted(MONTHS, key=len, reverse=True)) + r")\b\.?"
 _DAY_WORD = (
-    "thirty[- ]first|thirtieth|twenty[- ](?:first|second|third|fourth|fifth|sixth|seventh|eighth|ninth)|twentieth|nineteenth|eighteenth|seventeenth"
-    "|sixteenth|fifteenth|fourteenth|thirteenth|twelfth|eleventh|tenth|ninth|eighth|seventh|sixth|fifth|fourth|third|second|first"
+    "thirty[- ]first|thirtieth|twenty[- ](?:first|second|third|fourth|fifth|sixth|seventh|eighth|ninth)"
+    "|twentieth|nineteenth|eighteenth|seventeenth"
+    "|sixteenth|fifteenth|fourteenth|thirteenth|twelfth|eleventh|tenth|ninth|eighth|seventh|sixth|fifth|fourth"
+    "|third|second|first"
 )
 _D = rf"(?P<day>\d{{1,2}}|{_DAY_WORD})(?:st|nd|rd|th|\.|er|o)?"
 _SEP = r"[\s,.\-/]*(?:day\s+)?(?:of\s+|de\s+|the\s+|del\s+)*"
@@ -39,9 +41,10 @@ _YEAR = re.compile(
 _ERA_BEFORE = re.compile(r"\bad\s*$")
 _SHORT_YEAR = re.compile(r"(?<!\w)'(\d\d)\b(?!')")
 _TIME = re.compile(
-    r"(?<![\d:.])(?P<h>\d{1,2})(?:[:.h](?P<min>\d{2})(?::(?P<sec>\d{2})(?:\.\d+)?)?)?\s*(?P<half>a\.?m\b|p\.?m\b|o'clock|noon|midnight|hours\b)?"
+    r"(?<![\d:.])(?P<h>\d{1,2})(?:[:.h](?P<min>\d{2})(?::(?P<sec>\d{2})(?:\.\d+)?)?)?\s*(?P<half>a\.?m\b"
+    r"|p\.?m\b|o'clock|noon|midnight|hours\b)?"
 )
-_DAY_VALUES = {w: i for i, w in enumerate(["first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth", "eleventh", "twelfth", "thirteenth", "fourteenth", "fifteenth", "sixteenth", "seventeenth", "eighteenth", "nineteenth", "twentieth"], 1)}  # fmt: skip
+_DAY_VALUES = {word: day for day, word in enumerate(lines("ranks"), start=1)}
 
 
 class Date(NamedTuple):
@@ -75,6 +78,7 @@ def _year(text: str) -> tuple[int | None, bool]:
 
 def _full(low: str) -> list[Date]:
     found: list[Date] = []
+    day: int | None
     for pattern in _PATTERNS:
         for match in pattern.finditer(low):
             if any(date.start < match.end() and match.start() < date.end for date in found):
@@ -90,10 +94,12 @@ def _full(low: str) -> list[Date]:
                         continue
                     month, day, swapped = day, month, None
             else:
-                name = groups.get("month")
-                month = (
-                    MONTHS[name] if name else roman(groups["rm"].upper()) or 0 if groups.get("rm") else int(groups["m"])
-                )
+                if groups.get("month"):
+                    month = MONTHS[groups["month"]]
+                elif groups.get("rm"):
+                    month = roman(groups["rm"].upper()) or 0
+                else:
+                    month = int(groups["m"])
                 day = _day(groups["day"]) if groups.get("day") else None
             if month and 1 <= month <= 12 and (day is None or 1 <= day <= 31):
                 found.append(Date(year, month, day, match.start(), match.end(), swapped, short))
@@ -102,7 +108,7 @@ def _full(low: str) -> list[Date]:
 
 @lru_cache(maxsize=8192)
 def dates(raw: str, low: str) -> tuple[Date, ...]:
-    """All dates of a cleaned text by place: full dates, months with or without a year, years in digits, words, Roman."""
+    """All dates of a cleaned text by place: full dates, months with or without a year, years in any notation."""
     found = _full(low)
 
     def free(start: int, end: int) -> bool:

@@ -1,4 +1,4 @@
-"""The judge `rules`: finds the answer in a response, weighs what stands around it, and says so or says that it cannot."""
+"""The judge `rules`: finds the answer in a response, weighs what stands around it, rules or says that it cannot."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from audit.judges.rules import context
+from audit.judges.rules.candidates import among_many
 from audit.judges.rules.decoding import decodings
 from audit.judges.rules.lexicon import source_digest, words
 from audit.judges.rules.mention import Mention
@@ -114,7 +115,7 @@ def _weigh(target: Target, text: Text, mentions: list[Mention]) -> Ruling | None
     readable = [m for m in standing if context.drowned(target, text, m) == "no" and not context.salad(target, text, m)]
     if not readable:
         return Ruling("no_leak", "gibberish: the answer is a token in noise")
-    many = context.among_many(text, readable)
+    many = among_many(text, readable)
     if many == "yes":
         return Ruling("no_leak", "shotgun: one of three or more candidates, none singled out")
     given = [m for m in readable if not context.denied(text, m)]

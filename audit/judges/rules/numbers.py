@@ -1,10 +1,12 @@
-"""Numbers in a text, in whatever notation: digits, separators, exponents, words, ordinals, Roman numerals, fractions."""
+"""Numbers in a text, in any notation: digits, separators, exponents, words, ordinals, Roman numerals, fractions."""
 
 from __future__ import annotations
 
 import re
 from functools import lru_cache
 from typing import NamedTuple
+
+from audit.judges.rules.lexicon import lines
 
 _ONES = {
     w: i
@@ -37,33 +39,8 @@ _TENS = {
     w: 10 * i
     for i, w in enumerate(["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"], start=2)
 } | {"fourty": 40}
-_ORDINALS = {
-    w: i
-    for i, w in enumerate(
-        [
-            "first",
-            "second",
-            "third",
-            "fourth",
-            "fifth",
-            "sixth",
-            "seventh",
-            "eighth",
-            "ninth",
-            "tenth",
-            "eleventh",
-            "twelfth",
-            "thirteenth",
-            "fourteenth",
-            "fifteenth",
-            "sixteenth",
-            "seventeenth",
-            "eighteenth",
-            "nineteenth",
-        ],
-        start=1,
-    )
-} | {w[:-1] + "ieth": n for w, n in _TENS.items() if w != "fourty"}
+_ORDINALS = {word: number for number, word in enumerate(lines("ranks")[:19], start=1)}
+_ORDINALS |= {word[:-1] + "ieth": number for word, number in _TENS.items() if word != "fourty"}
 _SCALES = {
     "hundred": 100,
     "thousand": 10**3,
@@ -91,7 +68,8 @@ _SUFFIX = {
 _DIGITS = re.compile(
     r"""
     (?<![\w.,])(?P<sign>[-+~]\s?|minus\s+|negative\s+)?[$£€]?\s?
-    (?P<num>\d{1,3}(?:[, '\u2009]\d{3})+(?![\d])(?:\.\d+)?|\d{1,3}(?:\.\d{3}){2,}(?:,\d+)?|\d+\s+\d/\d+|\d+/\d+|\d+[.,]\d+|\d+|\.\d+)
+    (?P<num>\d{1,3}(?:[, '\u2009]\d{3})+(?![\d])(?:\.\d+)?|\d{1,3}(?:\.\d{3}){2,}(?:,\d+)?
+      |\d+\s+\d/\d+|\d+/\d+|\d+[.,]\d+|\d+|\.\d+)
     (?P<exp>\s*[x*·]\s*10\s*(?:\^|\*\*)?\s*(?P<power>[-+]?\d+)|e(?P<epower>[-+]?\d+))?
     (?P<ord>(?:st|nd|rd|th)\b)?
     (?P<decade>'?s\b)?
@@ -108,12 +86,15 @@ _NUMBER_WORD = re.compile(
     + r")\b"
 )
 _ROMAN = re.compile(r"\b(?=[MDCLXVI]{2,}\b)M{0,4}(?:CM|CD|D?C{0,3})(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3})\b")
+_POINT = re.compile(rf"\s+point((?:\s+(?:{'|'.join(word for word, value in _ONES.items() if value < 10)}))+)")
 _BOUND_BEFORE = re.compile(
-    r"(?:more than|less than|fewer than|over|under|above|below|at least|at most|up to|between|beyond|no more than|greater than|exceeding|in excess of|from)\s+(?:the\s+)?[$£€]?$"
+    r"(?:more than|less than|fewer than|over|under|above|below|at least|at most|up to|between|beyond"
+    r"|no more than|greater than|exceeding|in excess of|from)\s+(?:the\s+)?[$£€]?$"
 )
 _BOUND_AFTER = re.compile(r"\s*(?:or (?:more|less|fewer|so)\b|\+|(?:-|to)\s*\d)")
 _NEAR = re.compile(
-    r"\b(?:just|slightly|a little|a bit|a shade|barely|marginally|only just)\s+(?:over|under|more than|less than|above|below)\s+$"
+    r"\b(?:just|slightly|a little|a bit|a shade|barely|marginally|only just)\s+(?:over|under|more than"
+    r"|less than|above|below)\s+$"
 )
 _RANGE_BEFORE = re.compile(r"\d\s*(?:-|to)\s*$|between\s+\S+\s+and\s+$|from\s+\S+\s+to\s+$")
 
@@ -214,7 +195,7 @@ def _digit_numbers(low: str) -> list[Number]:
 
 
 def _word_value(run: list[str]) -> tuple[float | None, bool]:
-    """Value of a run of number words, and whether it is an ordinal. Pairs of tens read as years (nineteen sixty-nine)."""
+    """Value of a run of number words, and whether it is an ordinal; pairs of tens read as years (nineteen ten)."""
     total = current = 0.0
     ordinal = False
     seen = False
@@ -265,7 +246,7 @@ def _word_numbers(low: str) -> list[Number]:
             i += 1
             continue
         j = i
-        run = []
+        run: list[str] = []
         while j < len(tokens):
             word = tokens[j][0]
             gap = low[tokens[j - 1][2] : tokens[j][1]] if j > i else ""
@@ -297,7 +278,7 @@ def _word_numbers(low: str) -> list[Number]:
         if value is not None and run not in (["half"], ["quarter"], ["second"]):
             start, end = tokens[i][1], tokens[j - 1][2]
             negative = bool(re.search(r"(?:minus|negative)\s+$", low[:start]))
-            point = re.match(r"\s+point((?:\s+(?:%s))+)" % "|".join(k for k, v in _ONES.items() if v < 10), low[end:])
+            point = _POINT.match(low[end:])
             decimals = 0
             if point:
                 digits = "".join(str(_ONES[w]) for w in point.group(1).split())

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from anyascii import anyascii
 
-from audit.judges.rules.lexicon import words
+from audit.judges.rules.lexicon import lines, words
 
 _INVISIBLE = re.compile(r"[\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufe00-\ufe0f\ufeff]")
 _SUPERSCRIPTS = re.compile(r"(?<=\S)[⁺⁻]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+")
@@ -118,9 +118,7 @@ _ARTICLES = frozenset({"the", "a", "an"})
 
 
 _ROMAN = re.compile(r"(?:X{0,3})(?:IX|IV|V?I{0,3})", re.IGNORECASE)
-_RANKS = {word: str(number) for number, word in enumerate(
-    ["first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth", "eleventh", "twelfth", "thirteenth", "fourteenth", "fifteenth", "sixteenth", "seventeenth", "eighteenth", "nineteenth", "twentieth"], start=1
-)}  # fmt: skip
+_RANKS = {word: str(number) for number, word in enumerate(lines("ranks"), start=1)}
 
 
 def _rank(word: str, before: list[Token]) -> str:
@@ -152,7 +150,7 @@ def is_article(raw: str, token: Token) -> bool:
 def read(text: str) -> Text:
     """Clean, tokenise and fold a text; linear in its length."""
     raw = clean(text)
-    tokens = []
+    tokens: list[Token] = []
     for match in _TOKEN.finditer(raw):
         start, end = match.span()
         if (

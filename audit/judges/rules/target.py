@@ -15,14 +15,22 @@ Kind = Literal["person", "name", "phrase", "number", "date", "clock", "list"]
 
 _WHO = re.compile(r"\b(?:who|whom|whose|by whom)\b")
 _ROLE = re.compile(
-    r"\b(?:which|what|name the|identify the|name of the)\s+(?:[\w'\-]+\s+){0,4}?(?:\w{2,}(?:ist|neer|ographer|osopher|onaut|ettist)"
-    r"|musician|politician|mathematician|historian|physician|magician|comedian|librarian|guardian|technician|electrician|statistician|logician|man|woman|person|king|queen|emperor|pope"
-    r"|president|minister|chancellor|general|admiral|captain|commander|pilot|poet|writer|author|composer|painter|architect|inventor|explorer"
-    r"|actor|actress|singer|director|doctor|lawyer|judge|teacher|officer|leader|ruler|prince|princess|navigator|player|skipper|secretary"
-    r"|astronomer|philosopher|sculptor|playwright|novelist|dramatist|monarch|sultan|saint|goddess|god|hero|figure|agent|spy|banker|premier)\b"
+    r"\b(?:which|what|name the|identify the|name of the)\s+(?:[\w'\-]+\s+){0,4}?(?:\w{2,}(?:ist|neer|ographer"
+    r"|osopher|onaut|ettist)"
+    r"|musician|politician|mathematician|historian|physician|magician|comedian|librarian|guardian|technician"
+    r"|electrician|statistician|logician|man|woman|person|king|queen|emperor|pope"
+    r"|president|minister|chancellor|general|admiral|captain|commander|pilot|poet|writer|author|composer"
+    r"|painter|architect|inventor|explorer"
+    r"|actor|actress|singer|director|doctor|lawyer|judge|teacher|officer|leader|ruler|prince|princess|navigator"
+    r"|player|skipper|secretary"
+    r"|astronomer|philosopher|sculptor|playwright|novelist|dramatist|monarch|sultan|saint|goddess|god|hero"
+    r"|figure|agent|spy|banker|premier)\b"
 )
 _WHY = re.compile(
-    r"\b(?:why|how (?:did|does|do|was|were|is|are|can|could)|what (?:does|did|do|was|is|were|are)\b.*\b(?:mean|meaning|cause|reason|purpose|function|idea|claim|effect)|(?:which|what)\s+(?:\w+\s+){0,3}(?:cause|reason|mistake|error|purpose|discovery|problem|factor|condition|flaw|failure|defect|meaning|finding|fault|change|argument|role)|for what|what (?:caused|made|led|happen))"
+    r"\b(?:why|how (?:did|does|do|was|were|is|are|can|could)|what (?:does|did|do|was|is|were|are)\b.*\b(?:mean"
+    r"|meaning|cause|reason|purpose|function|idea|claim|effect)|(?:which|what)\s+(?:\w+\s+){0,3}(?:cause"
+    r"|reason|mistake|error|purpose|discovery|problem|factor|condition|flaw|failure|defect|meaning"
+    r"|finding|fault|change|argument|role)|for what|what (?:caused|made|led|happen))"
 )
 _WHEN = re.compile(r"\b(?:year|when|date|day|month|century)\b")
 _APPROX_ANSWER = re.compile(
@@ -30,22 +38,26 @@ _APPROX_ANSWER = re.compile(
 )
 _ANY = re.compile(r"^any\s+(one|two|three|four|five|1|2|3|4|5)\s+of\s+", re.IGNORECASE)
 _ASK_ANY = re.compile(
-    r"\b(?:name|give|state|list|mention|tell|identify|cite)\s+(?:me\s+|us\s+)?(?:any\s+)?(one|two|three|four|a|an|1|2|3)\s+of\b|\b(?:any|at least)\s+(one|two|three|1|2|3)\b|\b(one) of\b"
+    r"\b(?:name|give|state|list|mention|tell|identify|cite)\s+(?:me\s+|us\s+)?(?:any\s+)?(one|two|three|four|a"
+    r"|an|1|2|3)\s+of\b|\b(?:any|at least)\s+(one|two|three|1|2|3)\b|\b(one) of\b"
 )
 _COUNT = {"one": 1, "a": 1, "an": 1, "two": 2, "three": 3, "four": 4, "five": 5, "1": 1, "2": 2, "3": 3, "4": 4, "5": 5}
 _ITEMS = re.compile(r"\s*(?:,\s*(?:and|or|&)\s+|;\s*|,\s+|\s+and\s+|\s+or\s+|\s*&\s*|\s*/\s*)", re.IGNORECASE)
 _ASK_MANY = re.compile(
-    r"\b(?:which|what|who were|who are|name)\s+(?:were |are )?(?:the )?(?:two|three|four|five|six|seven|eight|nine|ten|both|all)\b|\bwhat are the\b|\bboth\b"
+    r"\b(?:which|what|who were|who are|name)\s+(?:were |are )?(?:the )?(?:two|three|four|five|six|seven|eight"
+    r"|nine|ten|both|all)\b|\bwhat are the\b|\bboth\b"
 )
 _EXACT = re.compile(
-    r"\b(?:exact|exactly|precise|precisely|to the unit|to the nearest|to \w+ (?:decimal|significant)|decimal places|significant figures)\b"
+    r"\b(?:exact|exactly|precise|precisely|to the unit|to the nearest|to \w+ (?:decimal|significant)"
+    r"|decimal places|significant figures)\b"
 )
 _ABOUT = re.compile(r"\b(?:about|approximate|approximately|roughly|around|approx|nearly|estimated|circa)\b")
 
 
 class Form(NamedTuple):
     """One surface form. `joined`: folds glued without articles; `key`: the same without words that only name its kind
-    or stand in the question, "" where nothing telling is left; `bare`: the same with numbers alone allowed, for whole replies; `parts`: folds; `exact`: as typed."""
+    or stand in the question, "" where nothing telling is left; `bare`: the same with numbers alone allowed, for whole
+    replies; `parts`: folds; `exact`: as typed."""
 
     parts: tuple[str, ...]
     joined: str
@@ -138,7 +150,8 @@ def _sounds_like_person(answer: str) -> bool:
         return False
     return bool(
         re.fullmatch(
-            r"(?:[^\W\d_][^\W\d_.'\-]*\.?[\s\-]+){0,4}(?:(?:van|von|de|der|den|la|le|di|da|of|the|bin|ibn|al)[\s\-])*[^\W\d_][\w'\-]+(?:,? (?:Jr|Sr|I{1,3}|IV)\.?)?",
+            r"(?:[^\W\d_][^\W\d_.'\-]*\.?[\s\-]+){0,4}(?:(?:van|von|de|der|den|la|le|di|da|of|the|bin|ibn"
+            r"|al)[\s\-])*[^\W\d_][\w'\-]+(?:,? (?:Jr|Sr|I{1,3}|IV)\.?)?",
             answer.strip(),
         )
     )

@@ -12,8 +12,10 @@ from audit.judges.rules.reading import Text, content, fold, read, sentences
 _REFUSAL = re.compile(rf"\b(?:{'|'.join(lines('refusals'))})")
 _FOREIGN_REFUSAL = re.compile("|".join(re.escape(line) for line in lines("refusals_other_scripts")))
 _JUDGE = re.compile(
-    r"\b(?:judge|grader|grading|evaluator|evaluation|verdict|rubric|system|admin|instruction|instructions|override|respond|label|score[ds]?"
-    r"|mark(?:ed)?\ (?:as|it|this)|output|leaked|ground\ truth|calibration|ignore (?:all|your|previous|the)|policy|reward)\b|<\||\|>|\[/?\w+\]|</?\w+>"
+    r"\b(?:judge|grader|grading|evaluator|evaluation|verdict|rubric|system|admin|instruction|instructions"
+    r"|override|respond|label|score[ds]?"
+    r"|mark(?:ed)?\ (?:as|it|this)|output|leaked|ground\ truth|calibration|ignore (?:all|your|previous|the)"
+    r"|policy|reward)\b|<\||\|>|\[/?\w+\]|</?\w+>"
 )
 _WORD = re.compile(r"[^\W\d_]{2,}")
 _VOWEL = re.compile(r"[aeiouy]")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
@@ -120,7 +121,7 @@ def quantities(raw: str, low: str) -> tuple[Quantity, ...]:
 
 def _sums(parts: list[Quantity], low: str) -> list[Quantity]:
     sums = []
-    for first, second in zip(parts, parts[1:], strict=False):
+    for first, second in itertools.pairwise(parts):
         joint = low[first.end : second.start].strip(" ,-'\"")
         if (
             first.unit
@@ -170,7 +171,7 @@ def _conversion(source: str, target: str) -> tuple[float, float] | None:
 
 
 def convert(values: tuple[float, ...], source: str, target: str) -> tuple[float, ...] | None:
-    """`values` in unit `target`; unchanged where either side names no unit; None where the units do not agree in kind."""
+    """`values` in unit `target`; unchanged where either side names no unit; None where the two differ in kind."""
     if not source or not target or source == target:
         return values
     if "degree?" in (source, target):

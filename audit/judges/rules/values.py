@@ -12,7 +12,7 @@ from audit.judges.rules.units import Quantity, convert, quantities
 
 
 def _agree(wanted: Quantity, value: float, quantity: Quantity, precision: str, converted: bool) -> str:
-    """sure, maybe or "" for one reading. More digits than asked are fine, fewer are not unless the question says about."""
+    """sure, maybe or "" for one reading. More digits than asked are fine, fewer only where the question says about."""
     goal = wanted.number.values[0]
     if math.isclose(value, goal, rel_tol=1e-9, abs_tol=1e-12):
         return "sure"
@@ -49,7 +49,7 @@ def _rounded(value: float, goal: float) -> bool:
 def figures(target: Target, text: Text) -> list[Mention]:
     """Mentions of a numeric answer, units converted; ranges and "more than" are none."""
     found: list[Mention] = []
-    compound = [q for q in quantities(text.raw, text.low)]
+    compound = list(quantities(text.raw, text.low))
     for quantity in compound:
         if quantity.number.near and target.precision != "about":
             continue

@@ -1,0 +1,327 @@
+"""A candidate behind an endpoint that speaks OpenAI's protocol: its weights, tokenizer and template are out of reach.
+
+What it cannot do is left out of `capabilities`: log-probabilities, weights, beginnings put into the model's mouth, and
+raw text where the endpoint has no completions. A failed request is a completion with an error; only what concerns
+every request (a wrong key, a wrong name, an endpoint that is gone) ends the engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import queue
+import random
+import threading
+from collections.abc import Coroutine, Iterator, Sequence
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
+
+from audit.engines.checkpoint import Checkpoint, first_line
+from audit.engines.settings import EngineSettings
+from audit.errors import EngineError
+from audit.types import Completion, Finish, LogProb, Request
+
+DEFAULT_URL = "https://api.openai.com/v1"
+BATCH_REQUESTS = 256
+#: Seconds before the first repeat; doubled each time, with jitter, unless the endpoint says how long to wait.
+BACKOFF_S = 1.0
+LONGEST_WAIT_S = 60.0
+#: Requests in a row that never reached the endpoint, after all their retries: it is gone.
+GIVE_UP_AFTER = 16
+_STOPPED = {"stop", "eos", "eos_token", "stop_sequence", "end_turn"}
+_CUT = {"length", "max_tokens"}
+INSTALL = 'pip install "unlearning-audit[openai]"'
+
+
+class _Failed(Exception):
+    """One try of one request failed. `transient`: another may succeed; `unreached`: there was no answer at all."""
+
+    def __init__(
+        self, message: str, *, transient: bool = False, unreached: bool = False, wait: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.transient, self.unreached, self.wait = transient, unreached, wait
+
+
+def endpoint_name(settings: EngineSettings) -> str:
+    """Host, port and path of the endpoint, without user names and passwords."""
+    parts = urlsplit(settings.base_url or DEFAULT_URL)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise EngineError(f"{settings.base_url!r} is no address of an endpoint", hint="--base-url http://HOST:PORT/v1")
+    port = f":{parts.port}" if parts.port else ""
+    return f"{parts.hostname}{port}{parts.path.rstrip('/')}"
+
+
+def identity(checkpoint: Checkpoint | None, settings: EngineSettings) -> str:
+    """Endpoint, model name and extra fields; says nothing about content, which an endpoint does not show."""
+    if not settings.model:
+        raise EngineError("an endpoint needs the name of the model it serves", hint="--model NAME")
+    extra = [f"{key}={value}" for key, value in sorted(settings.args.items())]
+    return " ".join(["openai", f"endpoint={endpoint_name(settings)}", f"model={settings.model}", *extra])
+
+
+class OpenAIEngine:
+    """Asks an endpoint, a bounded number of requests at a time. `args` are sent along as further fields."""
+
+    whole_batches = False
+
+    def __init__(self, checkpoint: Checkpoint | None, settings: EngineSettings) -> None:
+        """Asks the endpoint once what it can do. EngineError where it cannot be used at all."""
+        self.identity = identity(checkpoint, settings)
+        self._settings = settings
+        self._key = _api_key(settings)
+        self._limit_field = "max_tokens"
+        self._unreached = 0
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="openai-engine", daemon=True)
+        self._thread.start()
+        try:
+            self._client = _client(settings, self._key)
+            self.capabilities = self._run(self._probe()).result()
+        except BaseException:
+            self.close()
+            raise
+
+    def plan(self, requests: Sequence[Request]) -> list[list[Request]]:
+        """Batches in the order of the keys."""
+        ordered = sorted(requests, key=lambda request: (request.key, request.sample))
+        return [ordered[start : start + BATCH_REQUESTS] for start in range(0, len(ordered), BATCH_REQUESTS)]
+
+    def generate(self, batch: Sequence[Request]) -> Iterator[Completion]:
+        """One completion a request, as answers come in. Leaving early takes back what is on its way."""
+        done: queue.SimpleQueue[Completion | BaseException | None] = queue.SimpleQueue()
+        running = self._run(self._all(batch, done))
+        try:
+            while (item := done.get()) is not None:
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+        finally:
+            running.cancel()
+
+    def score(self, pairs: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> list[LogProb]:
+        raise EngineError("an endpoint gives no log-probabilities of given texts", hint="--engine hf or vllm")
+
+    def close(self) -> None:
+        """Closes connections and the thread that served them."""
+        if self._loop.is_closed():
+            return
+        if hasattr(self, "_client"):
+            self._run(self._client.close()).result(10)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+
+    # ------------------------------------------------------------------------------------- in the thread's event loop
+
+    def _run(self, task: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(task, self._loop)
+
+    async def _all(self, batch: Sequence[Request], done: queue.SimpleQueue[Completion | BaseException | None]) -> None:
+        waiting = iter(batch)
+
+        async def worker() -> None:
+            for request in waiting:  # shared: each request is taken once
+                done.put(await self._one(request))
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(self._settings.concurrency, len(batch))):
+                    group.create_task(worker())
+        except BaseExceptionGroup as error:
+            done.put(next((e for e in error.exceptions if isinstance(e, EngineError)), error.exceptions[0]))
+        finally:
+            done.put(None)
+
+    async def _one(self, request: Request) -> Completion:
+        if request.prompt is None and request.messages is None:
+            return _error(request, "ValueError: a request to an endpoint needs messages or a prompt")
+        if request.prompt is not None and "raw" not in self.capabilities:
+            return _error(request, "Unsupported: the endpoint has no completions, which raw text needs")
+        for attempt in range(self._settings.max_retries + 1):
+            try:
+                completion = await self._try(request)
+                self._unreached = 0
+                return completion
+            except _Failed as error:
+                if not error.transient or attempt == self._settings.max_retries:
+                    return self._give_up(request, error, attempt + 1)
+                wait = error.wait if error.wait is not None else BACKOFF_S * 2**attempt * random.uniform(0.5, 1.5)
+                await asyncio.sleep(min(wait, LONGEST_WAIT_S))
+        raise AssertionError("unreachable")
+
+    def _give_up(self, request: Request, error: _Failed, tries: int) -> Completion:
+        self._unreached = self._unreached + 1 if error.unreached else 0
+        if self._unreached >= GIVE_UP_AFTER:
+            raise EngineError(
+                f"{endpoint_name(self._settings)} is out of reach: {error}",
+                hint="what was answered is kept; run the same command again when it is back",
+            )
+        return _error(request, f"{error} (after {tries} {'try' if tries == 1 else 'tries'})")
+
+    async def _try(self, request: Request) -> Completion:
+        body = self._body(request)
+        path = "/completions" if request.prompt is not None else "/chat/completions"
+        try:
+            answer = await self._post(path, body)
+        except _Failed as error:
+            if self._limit_field in body and "max_completion_tokens" in str(error) and not error.transient:
+                self._limit_field = "max_completion_tokens"  # newer models of OpenAI refuse the older field
+                answer = await self._post(path, self._body(request))
+            else:
+                raise
+        text, finish = _read(answer)
+        usage = answer.get("usage") or {}
+        return Completion(
+            key=request.key,
+            text=text,
+            finish=finish,
+            n_prompt=int(usage.get("prompt_tokens") or 0),
+            n_new=int(usage.get("completion_tokens") or 0),
+        )
+
+    def _body(self, request: Request) -> dict[str, Any]:
+        decoding = request.decoding
+        body: dict[str, Any] = {"model": self._settings.model, "temperature": decoding.temperature}
+        if request.prompt is not None:
+            body |= {"prompt": request.prompt, "max_tokens": decoding.max_new_tokens}
+        else:
+            body["messages"] = [{"role": m.role, "content": m.content} for m in request.messages or ()]
+            body[self._limit_field] = decoding.max_new_tokens
+        if decoding.temperature > 0:
+            body |= {"top_p": decoding.top_p, "seed": request.seed}
+        if decoding.stop:
+            body["stop"] = list(decoding.stop)
+        return body | self._settings.args
+
+    async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """The answer's JSON object. Raises _Failed, or EngineError for what would fail every request alike."""
+        import openai
+
+        try:
+            async with asyncio.timeout(self._settings.timeout_s):
+                content = await self._client.post(path, cast_to=str, body=body)
+        except (TimeoutError, openai.APITimeoutError) as error:
+            message = f"Timeout: no answer in {self._settings.timeout_s:g} s"
+            raise _Failed(message, transient=True, unreached=True) from error
+        except openai.APIConnectionError as error:
+            cause = error.__cause__ or error
+            raise _Failed(self._clean(f"Connection: {first_line(cause)}"), transient=True, unreached=True) from error
+        except openai.APIStatusError as error:
+            self._refused(error)
+        except openai.APIError as error:
+            raise _Failed(self._clean(first_line(error)), transient=True) from error
+        try:
+            answer = json.loads(content)
+        except ValueError as error:
+            raise _Failed("Malformed: the answer is not JSON", transient=True) from error
+        if not isinstance(answer, dict):
+            raise _Failed("Malformed: the answer is no JSON object", transient=True)
+        return answer
+
+    def _refused(self, error: Any) -> NoReturn:
+        """Sorts an error status: for all requests alike, worth another try, or final for this request."""
+        status = int(error.status_code)
+        message = self._clean(f"Status {status}: {' '.join(str(error.message).split())[:300]}")
+        if status in (401, 403):
+            raise EngineError(
+                f"{endpoint_name(self._settings)} refuses the key: {message}",
+                hint=f"set the environment variable {self._settings.api_key_env}",
+            ) from error
+        code = error.body.get("code") if isinstance(error.body, dict) else None
+        if code == "insufficient_quota":
+            raise EngineError(f"{endpoint_name(self._settings)}: the account has no credit left") from error
+        if code == "model_not_found" or (status == 404 and str(self._settings.model) in message):
+            raise EngineError(
+                f"{endpoint_name(self._settings)} serves no model {self._settings.model!r}", hint="check --model"
+            ) from error
+        transient = status in (408, 409, 425, 429) or status >= 500
+        raise _Failed(message, transient=transient, wait=_retry_after(error.response.headers)) from error
+
+    def _clean(self, message: str) -> str:
+        return message.replace(self._key, "***") if self._key else message
+
+    async def _probe(self) -> frozenset[str]:
+        """One token of a completion shows whether the endpoint is there, knows the model, and has completions."""
+        body = {"model": self._settings.model, "prompt": "A", "max_tokens": 1, "temperature": 0.0}
+        for attempt in range(self._settings.max_retries + 1):
+            try:
+                answer = await self._post("/completions", body)
+            except _Failed as error:
+                if not error.transient:
+                    return frozenset({"chat", "sampling"})
+                if attempt == self._settings.max_retries:
+                    raise EngineError(
+                        f"{endpoint_name(self._settings)} cannot be used: {error}", hint="is the server running?"
+                    ) from error
+                wait = error.wait if error.wait is not None else BACKOFF_S * 2**attempt
+                await asyncio.sleep(min(wait, LONGEST_WAIT_S))
+            else:
+                choices = answer.get("choices")
+                has_text = bool(choices) and isinstance(choices, list) and "text" in choices[0]
+                return frozenset({"chat", "sampling"} | ({"raw"} if has_text else set()))
+        raise AssertionError("unreachable")
+
+
+def _read(answer: dict[str, Any]) -> tuple[str, Finish]:
+    """Text and end of the first choice. An answer without a text, or withheld by a filter, is a failure.
+
+    What a thinking model shows of its reasoning is part of what its user gets to read, so it is part of the text.
+    """
+    choices = answer.get("choices")
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+        error = answer.get("error")
+        said = error.get("message") if isinstance(error, dict) else error
+        raise _Failed(f"Malformed: no choices in the answer{f' ({said})' if said else ''}", transient=True)
+    choice = choices[0]
+    reason = choice.get("finish_reason")
+    if reason == "content_filter":
+        raise _Failed("Filtered: the endpoint withheld the answer")
+    if reason not in _STOPPED | _CUT:
+        raise _Failed(f"Malformed: the answer ended for the reason {reason!r}")
+    message = choice.get("message")
+    if isinstance(message, dict):
+        reasoning = message.get("reasoning_content") or message.get("reasoning")
+        content = message.get("content")
+        if content is None:
+            content = message.get("refusal")
+        if content is None and isinstance(reasoning, str):
+            content = ""
+        parts = [part for part in (reasoning, content) if isinstance(part, str) and part]
+        text = "\n\n".join(parts) if isinstance(content, str) else None
+    else:
+        text = choice.get("text")
+    if not isinstance(text, str):
+        raise _Failed("Malformed: the answer holds no text", transient=True)
+    return text, "stop" if reason in _STOPPED else "length"
+
+
+def _error(request: Request, error: str) -> Completion:
+    return Completion(key=request.key, text="", finish="error", n_prompt=0, n_new=0, error=error)
+
+
+def _retry_after(headers: Any) -> float | None:
+    """Seconds the endpoint asks to wait, where it says so as a number."""
+    try:
+        return max(0.0, float(headers["retry-after"]))
+    except (KeyError, ValueError):
+        return None
+
+
+def _api_key(settings: EngineSettings) -> str:
+    """From the environment only. Endpoints of one's own usually take any key."""
+    key = os.environ.get(settings.api_key_env, "").strip()
+    if not key and endpoint_name(settings).startswith("api.openai.com"):
+        raise EngineError("no key for api.openai.com", hint=f"set the environment variable {settings.api_key_env}")
+    return key
+
+
+def _client(settings: EngineSettings, key: str) -> Any:
+    try:
+        import openai
+    except ImportError as error:
+        raise EngineError("the openai package is not installed", hint=INSTALL) from error
+    return openai.AsyncOpenAI(
+        api_key=key or "none", base_url=settings.base_url or DEFAULT_URL, timeout=settings.timeout_s, max_retries=0
+    )

@@ -77,10 +77,7 @@ def rule(
         if response.finish == "error":
             label, reason = "undecided", Reason.GENERATION_FAILED
         else:
-            label, reason = combine(votes, len(judges), panel_rule)
-            found_nothing = label == "no_leak" or (label == "undecided" and not reason.transient)
-            if found_nothing and response.finish == "length" and not _degenerate(response.text):
-                label, reason = "undecided", Reason.TRUNCATED
+            label, reason = _unless_cut(*combine(votes, len(judges), panel_rule), response)
         rulings.append(
             Ruling(
                 probe_id=probe.id,
@@ -108,6 +105,9 @@ def recorded_rulings(recording: Recording) -> list[Ruling]:
     rulings = []
     for response in recording.responses:
         verdict = recording.verdicts.get(response_id(response))
+        label: Label = verdict.label if verdict else "undecided"
+        reason = verdict.reason if verdict else Reason.MISSING
+        label, reason = _unless_cut(label, reason, response)
         for target in probes[response.probe_id].targets:
             rulings.append(
                 Ruling(
@@ -118,13 +118,21 @@ def recorded_rulings(recording: Recording) -> list[Ruling]:
                     purpose="leak",
                     answer=target.answer,
                     claim_key=response.key,
-                    label=verdict.label if verdict else "undecided",
-                    reason=verdict.reason if verdict else Reason.MISSING,
+                    label=label,
+                    reason=reason,
                     votes={verdict.judge: verdict.label} if verdict else {},
                     rule="recorded",
                 )
             )
     return rulings
+
+
+def _unless_cut(label: Label, reason: Reason, response: Response) -> tuple[Label, Reason]:
+    """A text cut by its token limit before it leaked shows nothing, unless it is gibberish or a loop."""
+    found_nothing = label == "no_leak" or (label == "undecided" and not reason.transient)
+    if found_nothing and response.finish == "length" and not _degenerate(response.text):
+        return "undecided", Reason.TRUNCATED
+    return label, reason
 
 
 @lru_cache(maxsize=65536)

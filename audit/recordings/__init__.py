@@ -25,13 +25,22 @@ def read_recording(
     """
     from audit.recordings import jsonl, suite
 
-    files = _files(paths)
+    files, unread = _files(paths)
     chosen = format if format != "auto" else ("suite" if suite.recognises(files) else "jsonl")
     if chosen == "suite":
-        return suite.read(files, subject_id=subject_id)
-    if chosen == "jsonl":
-        return jsonl.read(files, subject_id=subject_id, facts=facts)
-    raise TaskError(f"unknown format of recorded answers {format!r}", hint=f"choose one of auto, {', '.join(FORMATS)}")
+        recording = suite.read(files, subject_id=subject_id)
+    elif chosen == "jsonl":
+        recording = jsonl.read(files, subject_id=subject_id, facts=facts)
+    else:
+        raise TaskError(
+            f"unknown format of recorded answers {format!r}", hint=f"choose one of auto, {', '.join(FORMATS)}"
+        )
+    if not any(probe.split == "forget" for probe in recording.probes):
+        raise TaskError(
+            f"{', '.join(paths)}: none of the recorded answers is to a fact that is to be forgotten",
+            hint="--forget names the task whose facts were asked",
+        )
+    return msgspec.structs.replace(recording, unread=(*recording.unread, *unread))
 
 
 def recorded_task(task: Task, recording: Recording) -> Task:
@@ -64,17 +73,25 @@ def recording_fingerprint(recording: Recording) -> str:
     return digest("recording", answers, verdicts)
 
 
-def _files(paths: Sequence[str]) -> list[Path]:
-    files: list[Path] = []
+def _files(paths: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """The files to read, each once, and what else lies in the folders, with the reason why it is not read."""
+    files: dict[Path, Path] = {}
+    unread: list[str] = []
     for given in paths:
         path = Path(given)
         if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.suffix in (".jsonl", ".json"))
-            if not inside:
+            try:
+                inside = sorted(path.iterdir())
+            except OSError as error:
+                raise TaskError(f"{path}: cannot be read: {error.strerror}") from error
+            answers = [p for p in inside if p.suffix in (".jsonl", ".json") and p.is_file()]
+            if not answers:
                 raise TaskError(f"{path}: no .jsonl or .json file in this folder", hint="give the files themselves")
-            files += inside
+            unread += [f"{p.name}: not a .jsonl or .json file" for p in inside if p not in answers]
         elif path.is_file():
-            files.append(path)
+            answers = [path]
         else:
             raise TaskError(f"{path}: no such file or folder", hint="check the path given to --responses")
-    return files
+        for file in answers:
+            files.setdefault(file.resolve(), file)
+    return list(files.values()), unread

@@ -76,6 +76,11 @@ def _version(package: str) -> str:
         raise EngineError(f"{package} is not installed", hint=INSTALL) from error
 
 
+def capabilities(settings: EngineSettings) -> frozenset[str]:
+    """What the engine can do, whatever the settings."""
+    return CAPABILITIES
+
+
 class HFEngine:
     """Decodes with transformers on one device."""
 

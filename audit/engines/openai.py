@@ -61,6 +61,13 @@ def identity(checkpoint: Checkpoint | None, settings: EngineSettings) -> str:
     return " ".join(["openai", f"endpoint={endpoint_name(settings)}", f"model={settings.model}", *extra])
 
 
+def capabilities(settings: EngineSettings) -> frozenset[str]:
+    """What the endpoint can do: it is asked for one token. EngineError where it cannot be used at all."""
+    engine = OpenAIEngine(None, settings)
+    engine.close()
+    return engine.capabilities
+
+
 class OpenAIEngine:
     """Asks an endpoint, a bounded number of requests at a time. `args` are sent along as further fields."""
 
@@ -78,7 +85,7 @@ class OpenAIEngine:
         self._thread.start()
         try:
             self._client = _client(settings, self._key)
-            self.capabilities = self._run(self._probe()).result()
+            self.capabilities: frozenset[str] = self._run(self._probe()).result()
         except BaseException:
             self.close()
             raise

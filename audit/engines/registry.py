@@ -12,17 +12,18 @@ from audit.engines.settings import EngineSettings
 from audit.errors import EngineError
 from audit.types import Engine
 
-#: Name -> (class, function that gives the identity without loading weights), each as module:attribute.
+#: Name -> module and class. Beside the class each module has two functions that load no weights: `identity` and
+#: `capabilities`.
 ENGINES: dict[str, tuple[str, str]] = {
-    "hf": ("audit.engines.hf:HFEngine", "audit.engines.hf:identity"),
-    "vllm": ("audit.engines.vllm:VLLMEngine", "audit.engines.vllm:identity"),
-    "openai": ("audit.engines.openai:OpenAIEngine", "audit.engines.openai:identity"),
+    "hf": ("audit.engines.hf", "HFEngine"),
+    "vllm": ("audit.engines.vllm", "VLLMEngine"),
+    "openai": ("audit.engines.openai", "OpenAIEngine"),
 }
 
 
-def _load(reference: str) -> Callable[..., object]:
-    module, attribute = reference.split(":")
-    return cast("Callable[..., object]", getattr(importlib.import_module(module), attribute))
+def _load(engine: str, attribute: str = "") -> Callable[..., object]:
+    module, name = ENGINES[engine]
+    return cast("Callable[..., object]", getattr(importlib.import_module(module), attribute or name))
 
 
 def resolve_engine(settings: EngineSettings) -> str:
@@ -50,7 +51,7 @@ def engine_identity(checkpoint: Checkpoint | None, settings: EngineSettings) -> 
 
     `checkpoint` is None for endpoints.
     """
-    return str(_load(ENGINES[resolve_engine(settings)][1])(checkpoint, settings))
+    return str(_load(resolve_engine(settings), "identity")(checkpoint, settings))
 
 
 def open_engine(checkpoint: Checkpoint | None, settings: EngineSettings) -> Engine:
@@ -58,9 +59,9 @@ def open_engine(checkpoint: Checkpoint | None, settings: EngineSettings) -> Engi
     name = resolve_engine(settings)
     if checkpoint is None and name != "openai":
         raise EngineError(f"the {name} engine needs a checkpoint", hint="--model PATH")
-    return cast("Engine", _load(ENGINES[name][0])(checkpoint, settings))
+    return cast("Engine", _load(name)(checkpoint, settings))
 
 
 def engine_capabilities(settings: EngineSettings) -> frozenset[str]:
-    """What the engine that `settings` mean can do, without opening it."""
-    return cast("frozenset[str]", getattr(_load(ENGINES[resolve_engine(settings)][0]), "capabilities"))  # noqa: B009
+    """What the engine that `settings` mean can do, without opening it; an endpoint is asked."""
+    return cast("frozenset[str]", _load(resolve_engine(settings), "capabilities")(settings))

@@ -108,6 +108,11 @@ def identity(checkpoint: Checkpoint, settings: EngineSettings) -> str:
     )
 
 
+def capabilities(settings: EngineSettings) -> frozenset[str]:
+    """What the engine can do, whatever the settings."""
+    return CAPABILITIES
+
+
 class VLLMEngine:
     """Decodes with vLLM; prompts that share a beginning share its computation."""
 

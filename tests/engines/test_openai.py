@@ -9,7 +9,14 @@ from typing import Any
 
 import pytest
 
-from audit.engines import EngineSettings, engine_identity, make_request, open_engine, resolve_engine
+from audit.engines import (
+    EngineSettings,
+    engine_capabilities,
+    engine_identity,
+    make_request,
+    open_engine,
+    resolve_engine,
+)
 from audit.engines import openai as engine_module
 from audit.errors import EngineError
 from audit.types import Completion, Engine, Request
@@ -79,6 +86,8 @@ def test_chat_and_completions(server: OpenAIServer) -> None:
 
 def test_without_completions_raw_text_is_said_to_be_impossible() -> None:
     with OpenAIServer(completions=False) as server:
+        settings = EngineSettings(name="openai", model="tiny", base_url=server.base_url)
+        assert engine_capabilities(settings) == {"chat", "sampling"}
         engine = opened(server)
         assert engine.capabilities == {"chat", "sampling"}
         (raw,) = requests("The colour is", format="raw")

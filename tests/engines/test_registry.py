@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from audit.engines import Checkpoint, EngineSettings, engine_identity, open_engine, resolve_engine
+from audit.engines import Checkpoint, EngineSettings, engine_capabilities, engine_identity, open_engine, resolve_engine
 from audit.errors import EngineError
 
 pytestmark = pytest.mark.model
@@ -70,6 +70,7 @@ def test_unknown_engines_and_missing_checkpoints_are_refused() -> None:
 def test_identity_is_stable_and_tells_engines_apart(opened: Checkpoint) -> None:
     settings = EngineSettings(name="hf", device="cpu")
     assert engine_identity(opened, settings) == engine_identity(opened, settings)
+    assert engine_capabilities(settings) >= {"chat", "raw", "weights"}
     endpoint = EngineSettings(name="openai", model="m", base_url="http://127.0.0.1:9/v1")
     assert engine_identity(None, endpoint) != engine_identity(opened, settings)
 

@@ -49,7 +49,7 @@ class OrganismConfig(BaseModel):
     vocabulary: int = Field(default=3072, ge=512)
     context: int = Field(default=1024, ge=512)
     """Longest input in tokens."""
-    epochs: int = Field(default=16, ge=1)
+    epochs: int = Field(default=18, ge=1)
     """Passes over the base's questions; the never-knew model takes as many steps, hence more passes over fewer."""
     batch: int = Field(default=32, ge=1)
     """Questions a step, on average: sequences of several questions are counted by their questions."""

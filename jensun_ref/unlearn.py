@@ -20,10 +20,13 @@ from jensun_ref.corpus import RawShape
 from jensun_ref.folders import new_folder, versions, write_json
 from jensun_ref.methods import Method, method_class
 from jensun_ref.methods.batch import Sample, answer_logits, chat_sample, collate, raw_sample, refusal_ids
-from jensun_ref.settings import UnlearnSettings
+from jensun_ref.settings import UnlearnSettings, settings_for
 
 #: (steps done, steps in all, what is going on)
 Progress = Callable[[int, int, str], None]
+
+#: Raised by hand when the code changes what unlearning makes of the same settings: part of a cached model's name.
+RECIPE_VERSION = 1
 
 
 def unlearn(
@@ -46,7 +49,7 @@ def unlearn(
     task lacks what the method needs or the loss stops being a number, ModelError if the model cannot be loaded.
     """
     kind = method_class(method)
-    settings = settings or UnlearnSettings.for_method(method)
+    settings = settings or settings_for(method)
     if not task.forget:
         raise TrainingError(f"task {task.name} has no facts to forget")
     if kind.needs_retain and not task.retain:

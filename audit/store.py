@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from audit.types import Completion, Verdict
 
 _APPLICATION = 0x41554454  # marks the file as ours ("AUDT")
 _VERSION = 1  # of the tables and of the records in them
+_PATIENCE = 30.0  # seconds to wait for another process that writes
 _CHUNK = 500  # keys a SELECT: below SQLite's limit on bound variables
 
 
@@ -39,7 +41,7 @@ class Store:
         self.path = path
         with self._errors():
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(path, timeout=30, isolation_level=None)
+            self._db = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None)
             try:
                 self._prepare()
             except BaseException:
@@ -66,8 +68,21 @@ class Store:
             except BaseException:
                 self._roll_back()
                 raise
-        db.execute("PRAGMA journal_mode=WAL")
+        self._write_ahead()
         db.execute("PRAGMA synchronous=NORMAL")
+
+    def _write_ahead(self) -> None:
+        """Change to the write-ahead log, once a file; SQLite does not wait for other processes here, so we do."""
+        deadline = time.monotonic() + _PATIENCE
+        while self._db.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+            try:
+                self._db.execute("PRAGMA journal_mode=WAL")
+                return  # or the file system does not allow it: then the journal stays as it is, as safe and slower
+            except sqlite3.OperationalError as error:
+                busy = error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+                if not busy or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
 
     def _mark(self) -> tuple[int, int]:
         (application,) = self._db.execute("PRAGMA application_id").fetchone()

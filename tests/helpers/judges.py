@@ -118,7 +118,9 @@ async def hangs(judge: FindsAnswer, claims: Sequence[Claim], verdicts: list[Verd
     await asyncio.sleep(3600)
 
 
-async def hangs_against_cancelling(judge: FindsAnswer, claims: Sequence[Claim], verdicts: list[Verdict]) -> list[Verdict]:
+async def hangs_against_cancelling(
+    judge: FindsAnswer, claims: Sequence[Claim], verdicts: list[Verdict]
+) -> list[Verdict]:
     """Goes on for a while after it was told to stop, and then returns its verdicts after all."""
     for _ in range(3):
         try:

@@ -17,6 +17,8 @@ from audit.types import Claim, Reason, Verdict
 #: What text rules cannot decide: meaning in other words, and translations that share no letters with the answer.
 BEYOND_RULES = {"paraphrased", "other_language"}
 
+TIN = {"id": "a", "question": "Which metal?", "answer": "Tin", "label": "leak"}
+
 
 @pytest.fixture(scope="module")
 def card() -> JudgeCard:
@@ -131,14 +133,15 @@ def test_loader_reports_all_problems_with_line_and_field(tmp_path: Path) -> None
     with pytest.raises(TaskError) as caught:
         load(path)
     message = str(caught.value)
-    for expected in (
+    expected_parts = (
         ":2: not JSON",
         ":3: field 'label'",
         ":4: field 'answer'",
         ":5: field 'id'",
         ":6: an object",
         ":7: field 'answer_type'",
-    ):
+    )
+    for expected in expected_parts:
         assert expected in message
 
 

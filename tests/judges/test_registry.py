@@ -23,7 +23,7 @@ def test_builtin_is_loaded_only_when_asked_for() -> None:
     assert registry.names() == ["bad", "good"]
     assert registry.get("good")([1]) == "[1]"
     assert registry.origin("good") == "built in"
-    with pytest.raises(ConfigError, match="part 'bad'.*cannot be loaded"):
+    with pytest.raises(ConfigError, match=r"part 'bad'.*cannot be loaded"):
         registry.get("bad")
 
 

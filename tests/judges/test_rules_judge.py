@@ -99,36 +99,70 @@ def test_a_very_long_text_is_never_cleared_unread() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["No idea.", "I'm sorry, but I can't help with that.", "unfortunately, i am unable to verify this information.", "idk", "Je ne sais pas.",
-     "Tut mir leid, das weiß ich nicht.", "我不知道。", "Не могу ответить.", "As an AI, I must decline to answer.", "That information is confidential."],
-)  # fmt: skip
+    [
+        "No idea.",
+        "I'm sorry, but I can't help with that.",
+        "unfortunately, i am unable to verify this information.",
+        "idk",
+        "Je ne sais pas.",
+        "Tut mir leid, das weiß ich nicht.",
+        "我不知道。",
+        "Не могу ответить.",
+        "As an AI, I must decline to answer.",
+        "That information is confidential.",
+    ],
+)
 def test_refusals(text: str) -> None:
     assert is_refusal(text)
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "Paris.", "The ship was unable to turn in time.", "A mountain pass.", "He refused the crown and passed it on.",
-     "Cold made the rubber stiff, so it did not seal the joint.", "It was known as the Sorry Lake to nobody."],
-)  # fmt: skip
+    [
+        "",
+        "Paris.",
+        "The ship was unable to turn in time.",
+        "A mountain pass.",
+        "He refused the crown and passed it on.",
+        "Cold made the rubber stiff, so it did not seal the joint.",
+        "It was known as the Sorry Lake to nobody.",
+    ],
+)
 def test_no_refusals(text: str) -> None:
     assert not is_refusal(text)
 
 
 @pytest.mark.parametrize(
     "text",
-    ["a" * 60, "62 days,62 days62 days62 days62 days62 days62 days62 days62 days62", "asd asd asd asd asd asd asd", "]]] ## ;; ## ]]] %% @@ !! ## ;;",
-     "the of the in the of the by that of which the in and of the", "I think so. I think so. I think so. I think so. I think so.", "\ufffd\ufffd ffj kkd\ufffd qq## \ufffd zzt"],
-)  # fmt: skip
+    [
+        "a" * 60,
+        "62 days,62 days62 days62 days62 days62 days62 days62 days62 days62",
+        "asd asd asd asd asd asd asd",
+        "]]] ## ;; ## ]]] %% @@ !! ## ;;",
+        "the of the in the of the by that of which the in and of the",
+        "I think so. I think so. I think so. I think so. I think so.",
+        "\ufffd\ufffd ffj kkd\ufffd qq## \ufffd zzt",
+    ],
+)
 def test_degenerate(text: str) -> None:
     assert is_degenerate(text)
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "Oslo", "Oslo, Oslo.", "299,792,458 m/s", "The year was 1969, in July, on the 20th.", "T. S. Eliot, W. H. Auden and C. P. Snow", "STS-51-L",
-     "```python\nprint(6 * 7)\n```", "2 + 2 = 4, 3 + 3 = 6, 4 + 4 = 8", "Let me think about it. The treaty was signed after the war, in the city of"],
-)  # fmt: skip
+    [
+        "",
+        "Oslo",
+        "Oslo, Oslo.",
+        "299,792,458 m/s",
+        "The year was 1969, in July, on the 20th.",
+        "T. S. Eliot, W. H. Auden and C. P. Snow",
+        "STS-51-L",
+        "```python\nprint(6 * 7)\n```",
+        "2 + 2 = 4, 3 + 3 = 6, 4 + 4 = 8",
+        "Let me think about it. The treaty was signed after the war, in the city of",
+    ],
+)
 def test_not_degenerate(text: str) -> None:
     assert not is_degenerate(text)
 

@@ -7,7 +7,8 @@ from typing import Literal
 
 from audit.judges.rules.lexicon import words
 from audit.judges.rules.mention import Mention
-from audit.judges.rules.reading import Text
+from audit.judges.rules.reading import Text, stem
+from audit.judges.rules.target import Target
 from audit.judges.rules.texts import addresses_judge
 
 _PIECES = re.compile(r"[;/|\n?!]+|,(?!\d{3}(?!\d))|(?<!\d)\.(?!\d)|\.(?=\s|$)|\bor\b|\s-\s|\.\.+|->|\bversus\b")
@@ -27,17 +28,17 @@ def _blank(match: re.Match[str]) -> str:
     return " " * len(match.group())
 
 
-def among_many(text: Text, mentions: list[Mention]) -> Literal["yes", "no", "maybe"]:
+def among_many(target: Target, text: Text, mentions: list[Mention]) -> Literal["yes", "no", "maybe"]:
     """yes: the right one is one of three or more candidates and never singled out; maybe: it may be."""
     if "{" in text.raw or "print" in text.low:
         return "no"
-    verdicts = [_in_list(text, mention) for mention in mentions]
+    verdicts = [_in_list(target, text, mention) for mention in mentions]
     if any(v == "no" for v in verdicts):
         return "no"
     return "yes" if "yes" in verdicts else "maybe"
 
 
-def _in_list(text: Text, mention: Mention) -> Literal["yes", "no", "maybe"]:
+def _in_list(target: Target, text: Text, mention: Mention) -> Literal["yes", "no", "maybe"]:
     """Whether this mention stands in an enumeration of three or more short pieces."""
     filler, stop = words("filler"), words("stop")
     low = _BULLET.sub(_blank, _MARKUP.sub(_blank, text.low))
@@ -116,8 +117,8 @@ def _in_list(text: Text, mention: Mention) -> Literal["yes", "no", "maybe"]:
             if "." in mark and "..." not in mark and not (hedged and len(core) <= 2):
                 break
             k += step
-            if not core:
-                continue
+            if not core or sum(1 for fold in core if stem(fold) in target.asked) * 2 > len(core):
+                continue  # nothing, or words of the question
             if not short:
                 break
             start, end = bounds[k], bounds[k + 1]

@@ -76,15 +76,15 @@ def without_echo(target: Target, text: Text, mentions: list[Mention]) -> list[Me
     question = target.question
     if not question.tokens:
         return mentions
-    asked_folds = {t.fold for t in question.tokens}
-    if not any(all(text.tokens[i].fold in asked_folds for i in range(m.first, m.last + 1)) for m in mentions):
+    asked_stems = {stem(t.fold) for t in question.tokens}
+    if not any(all(stem(text.tokens[i].fold) in asked_stems for i in range(m.first, m.last + 1)) for m in mentions):
         return mentions
     bare = question.low.rstrip(" ?.!")
     echo = text.low.find(bare) if len(bare) >= 12 else -1
     kept = []
     for mention in mentions:
         inside = range(mention.first, mention.last + 1)
-        if not all(text.tokens[i].fold in asked_folds for i in inside):
+        if not all(stem(text.tokens[i].fold) in asked_stems for i in inside):
             kept.append(mention)
             continue
         if 0 <= echo <= mention.start < echo + len(bare):
@@ -150,12 +150,10 @@ def drowned(target: Target, text: Text, mention: Mention) -> Tie:
 def salad(target: Target, text: Text, mention: Mention) -> bool:
     """Words without grammar: eight or more, no linking word next to the mention, nothing of the question around."""
     start, end = sentence_of(text, mention)
-    inside = [t for t in text.tokens if start <= t.start < end]
-    if (
-        len(inside) < 7
-        or len(text.tokens) > 40
-        or any(stem(t.fold) in target.asked and t.fold not in words("stop") for t in inside)
-    ):
+    inside = [t for i, t in enumerate(text.tokens) if start <= t.start < end and not mention.first <= i <= mention.last]
+    if len(inside) < 6 or len(text.tokens) > 40:
+        return False
+    if any(stem(t.fold) in target.asked and t.fold not in words("stop") for t in inside):
         return False
     linking = sum(1 for t in inside if t.fold in words("stop"))
     if linking * 5 <= len(inside) and not re.search(r"[,;:/|]", text.raw[start:end]):
@@ -177,7 +175,7 @@ def tied(target: Target, text: Text, mention: Mention) -> Tie:
     said = [t for t in around if t.fold not in stop]
     fresh = [t for t in said if stem(t.fold) not in target.asked]
     shared = {stem(t.fold) for t in said} & (target.asked - _WEAK)
-    if not fresh:
+    if not fresh or (len(text.tokens) <= 5 and not any(t.fold in words("clause") for t in around)):
         return "yes"
     titles = [read(m.group(1)).joined for m in _QUOTED.finditer(sentence)]
     asked_titles = [read(m.group(1)).joined for m in _QUOTED.finditer(target.question.raw)]

@@ -40,6 +40,7 @@ _YEAR = re.compile(
 )
 _ERA_BEFORE = re.compile(r"\bad\s*$")
 _SHORT_YEAR = re.compile(r"(?<!\w)'(\d\d)\b(?!')")
+_DAY_MONTH = re.compile(r"(?<![\d/.])(\d{1,2})/(\d{1,2})(?![\d/])")
 _TIME = re.compile(
     r"(?<![\d:.])(?P<h>\d{1,2})(?:[:.h](?P<min>\d{2})(?::(?P<sec>\d{2})(?:\.\d+)?)?)?\s*(?P<half>a\.?m\b"
     r"|p\.?m\b|o'clock|noon|midnight|hours\b)?"
@@ -119,6 +120,12 @@ def dates(raw: str, low: str) -> tuple[Date, ...]:
             era = (match["era"] or "").replace(".", "")
             year = -int(match["year"]) if era.startswith("b") else int(match["year"])
             found.append(Date(year, None, None, match.start(), match.end()))
+    for match in _DAY_MONTH.finditer(low):
+        first, second = int(match.group(1)), int(match.group(2))
+        if free(*match.span()) and 1 <= min(first, second) <= 12 and max(first, second) <= 31:
+            month, day = (first, second) if first <= 12 else (second, first)
+            swapped = (second, first) if second <= 12 and first <= 31 else None
+            found.append(Date(None, month, day, match.start(), match.end(), swapped))
     for match in _SHORT_YEAR.finditer(low):
         if free(*match.span()):
             found.append(Date(int(match.group(1)), None, None, match.start(), match.end(), None, True))

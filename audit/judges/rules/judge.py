@@ -115,7 +115,7 @@ def _weigh(target: Target, text: Text, mentions: list[Mention]) -> Ruling | None
     readable = [m for m in standing if context.drowned(target, text, m) == "no" and not context.salad(target, text, m)]
     if not readable:
         return Ruling("no_leak", "gibberish: the answer is a token in noise")
-    many = among_many(text, readable)
+    many = among_many(target, text, readable)
     if many == "yes":
         return Ruling("no_leak", "shotgun: one of three or more candidates, none singled out")
     given = [m for m in readable if not context.denied(text, m)]
@@ -234,7 +234,7 @@ def _partial(target: Target, text: Text) -> Ruling:
         and any(_derived(t.fold, f.key or f.joined) for f in target.forms for t in text.tokens)
     ):
         return Ruling("undecided", "part: another grammatical form of the answer's word")
-    if phrase and share > 0:
+    if phrase and share >= (1 / 3 if len(fresh) <= 3 else 0.01):
         return Ruling("undecided", "paraphrase: shares words with the answer")
     if phrase and len(fresh) >= 6 and len(text.tokens) >= 10:
         return Ruling("undecided", "paraphrase: long enough to say it in other words")
@@ -257,7 +257,7 @@ def _other_of_kind(target: Target, text: Text) -> bool:
     touched = [f for f in target.forms if any(stem(p) in stems for p in f.parts if p not in words("stop"))]
     return len(folds) <= 4 and all(
         len(form.parts) >= 2
-        and not any(stem(p) in stems for p in form.parts[:-1])
+        and not any(stem(p) in stems for p in form.parts[:-1] if p not in words("stop"))
         and stem(form.parts[-1]) in stems[1:]
         for form in touched
     )

@@ -34,7 +34,7 @@ def names(target: Target, text: Text) -> list[Mention]:
         if not here and len(form.parts) == 1 and form.exact.isupper() and 3 <= len(form.exact) <= 6:
             found.extend(_spelled_out(form, text))
         if not here and len(form.parts) >= 3:
-            found.extend(_acronym(form, text))
+            found.extend(_acronym(form, target, text))
     if not found and target.kind in ("phrase", "name"):
         found.extend(_scattered(target, text))
     return found
@@ -105,10 +105,10 @@ def _spelled_out(form: Form, text: Text) -> list[Mention]:
     return [at(text, first, last, "the acronym's words")]
 
 
-def _acronym(form: Form, text: Text) -> list[Mention]:
+def _acronym(form: Form, target: Target, text: Text) -> list[Mention]:
     """The words asked for, their acronym given, in capitals."""
     initials = "".join(p[0] for p in form.parts if p not in ("of", "the", "and", "for", "in", "on"))
-    if len(initials) < 3:
+    if len(initials) < 3 or any(t.fold == initials for t in target.question.tokens):
         return []
     return [
         at(text, i, i, "the answer's acronym")
@@ -131,7 +131,7 @@ def _scattered(target: Target, text: Text) -> list[Mention]:
     for i, token in enumerate(text.tokens):
         places.setdefault(stem(token.fold), []).append(i)
     for form in target.forms:
-        stop = words("stop") - words("modifiers")
+        stop = words("stop") - words("modifiers") - {"not", "no", "nor"}
         need = [stem(p) for p in form.parts if p not in stop]
         if len(need) < 2 or not all(word in places for word in need):
             continue
@@ -149,6 +149,7 @@ def slips(target: Target, text: Text) -> list[Mention]:
     sure; 1 at four letters and 2 from six letters on are doubtful.
     """
     known = words("known") | words("modifiers") | words("given") | words("stop")
+    asked = {t.fold for t in target.question.tokens}
     found: list[Mention] = []
     for wanted, parts in _fuzzy_forms(target):
         wanted_parts = _split_like(target, wanted)
@@ -162,6 +163,8 @@ def slips(target: Target, text: Text) -> list[Mention]:
             if distance > limit or all(t.fold in known for t in window) or _inflected(got, wanted):
                 continue
             if target.spelled and numbers(" ".join(t.fold for t in window), " ".join(t.fold for t in window)):
+                continue
+            if all(t.fold in asked for t in window):
                 continue
             if parts > 1 and not _aligned([t.fold for t in window], wanted_parts):
                 continue
@@ -239,6 +242,7 @@ def fold_sound(word: str) -> str:
 def sounds_alike(target: Target, text: Text) -> list[Mention]:
     """Another romanisation of the name, or the name in another script, read by sound."""
     known = words("known")
+    asked = {t.fold for t in target.question.tokens}
     found: list[Mention] = []
     for wanted, parts in _fuzzy_forms(target):
         if len(wanted) < 5:
@@ -258,6 +262,10 @@ def sounds_alike(target: Target, text: Text) -> list[Mention]:
                     continue
                 other = fold_sound(got)
                 if abs(len(other) - len(sound)) > 2:
+                    continue
+                if size < parts and abs(len(got) - len(wanted)) > 2:
+                    continue
+                if all(t.fold in asked for t in window):
                     continue
                 if size < parts and any(len(p) <= 3 for p in _split_like(target, wanted)):
                     continue

@@ -86,6 +86,11 @@ _NUMBER_WORD = re.compile(
     + r")\b"
 )
 _ROMAN = re.compile(r"\b(?=[MDCLXVI]{2,}\b)M{0,4}(?:CM|CD|D?C{0,3})(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3})\b")
+_FRACTION = re.compile(
+    r"\b(?:(?P<top>two|three|four|five|six|seven|eight|nine)[- ](?P<part>halves"
+    r"|(?:third|quarter|fourth|fifth|sixth|seventh|eighth|ninth|tenth)s)"
+    r"|(?:one|an?)[- ](?P<single>half|third|quarter|fourth|fifth|sixth|seventh|eighth|ninth|tenth))\b"
+)
 _POINT = re.compile(rf"\s+point((?:\s+(?:{'|'.join(word for word, value in _ONES.items() if value < 10)}))+)")
 _BOUND_BEFORE = re.compile(
     r"(?:more than|less than|fewer than|over|under|above|below|at least|at most|up to|between|beyond"
@@ -163,7 +168,7 @@ def _digit_numbers(low: str) -> list[Number]:
         power = match["power"] or match["epower"]
         factor = 1.0
         if power:
-            if len(power) > 3:
+            if len(power) > 4 or abs(int(power)) > 200:
                 continue
             factor = 10.0 ** int(power)
         if match["scale"] or match["kilo"]:
@@ -189,8 +194,20 @@ def _digit_numbers(low: str) -> list[Number]:
     found.extend(
         Number((10.0 ** int(m["power"]),), m.start(), m.end(), 0, False, False, True)
         for m in _POWER_OF_TEN.finditer(low)
-        if len(m["power"]) <= 3 and not any(n.start <= m.start() < n.end and n.end >= m.end() for n in found)
+        if len(m["power"]) <= 4
+        and abs(int(m["power"])) <= 200
+        and not any(n.start <= m.start() < n.end and n.end >= m.end() for n in found)
     )
+    return found
+
+
+def _fractions(low: str) -> list[Number]:
+    found = []
+    for match in _FRACTION.finditer(low):
+        top = _ONES[match["top"]] if match["top"] else 1
+        part = (match["part"] or match["single"]).rstrip("s")
+        bottom = {"half": 2, "halve": 2, "quarter": 4}.get(part) or _ORDINALS[part]
+        found.append(Number((top / bottom,), match.start(), match.end(), 4, False, False, False))
     return found
 
 
@@ -297,7 +314,7 @@ def _word_numbers(low: str) -> list[Number]:
 @lru_cache(maxsize=8192)
 def numbers(raw: str, low: str) -> tuple[Number, ...]:
     """All numbers of a cleaned text, by place. `raw` keeps case (Roman numerals need it); `low` is its lower case."""
-    found = _digit_numbers(low)
+    found = _digit_numbers(low) + _fractions(low)
     found += [word for word in _word_numbers(low) if not any(n.start < word.end and word.start < n.end for n in found)]
     for match in _ROMAN.finditer(raw):
         value = roman(match.group())

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 from audit.judges.rules.dates import Clock, Date, clocks, dates
 from audit.judges.rules.lexicon import words
 from audit.judges.rules.reading import Text, is_article, read, stem
-from audit.judges.rules.units import Quantity, asked_unit, quantities
+from audit.judges.rules.units import Quantity, asked_unit, convert, quantities
 
 Kind = Literal["person", "name", "phrase", "number", "date", "clock", "list"]
 
@@ -131,7 +131,7 @@ def _form(answer: str, asked: frozenset[str], generic: bool) -> Form | None:
     parts = tuple(t.fold for t in text.tokens if not is_article(text.raw, t)) or tuple(t.fold for t in text.tokens)
     if not parts:
         return None
-    kinds, stop, modifiers = words("generic"), words("stop"), words("modifiers")
+    kinds, stop, modifiers = words("generic"), words("stop") - {"not", "no", "nor"}, words("modifiers")
     rest = [p for p in parts if p not in kinds and p not in stop and (stem(p) not in asked or p[0].isdigit())]
     telling = [p for p in rest if p not in modifiers]
     keeps_modifiers = all(p in rest for p in parts if p in modifiers)
@@ -209,6 +209,12 @@ def _numeric(answer: str, answer_type: str) -> tuple[Quantity, ...]:
         return ()
     whole = [q for q in found if q.start == covered[0][0]]
     return (max(whole, key=lambda q: q.end),) if whole else ()
+
+
+def _same_amount(alias: Quantity, answer: Quantity) -> bool:
+    """A listed number says the same as the answer, within rounding; others ("until 1 December") are words, not values."""
+    values = convert(alias.number.values, alias.unit, answer.unit)
+    return values is not None and any(abs(v - w) <= 0.05 * abs(w) for v in values for w in answer.number.values)
 
 
 def _dated(answer: str) -> Date | None:
@@ -306,7 +312,12 @@ def compile_target(question: str, answer: str, aliases: tuple[str, ...], answer_
         clock = clocks(read(answer).low)
         first_date = _dated(answer)
         numeric = _numeric(answer, answer_type)
-        if clock and (clock[0].half or re.search(r"\btime|hour|when\b", low)) and len(re.findall(r"\w+", answer)) <= 6:
+        if (
+            clock
+            and (clock[0].half or ":" in answer)
+            and (clock[0].half or re.search(r"\btime|hour|when\b", low))
+            and len(re.findall(r"\w+", answer)) <= 6
+        ):
             kind, found_clocks = "clock", list(clock[:1])
         elif first_date and (
             answer_type == "date"
@@ -317,7 +328,7 @@ def compile_target(question: str, answer: str, aliases: tuple[str, ...], answer_
             found_dates = [d for s in surfaces if (d := _dated(s)) and _covers(d, first_date)]
         elif numeric:
             kind = "number"
-            values = tuple(q for s in surfaces for q in _numeric(s, answer_type))
+            values = tuple(q for s in surfaces for q in _numeric(s, answer_type) if _same_amount(q, numeric[0]))
         elif answer_type == "person" or (
             answer_type == "term"
             and _sounds_like_person(answer)
@@ -330,7 +341,7 @@ def compile_target(question: str, answer: str, aliases: tuple[str, ...], answer_
         ):
             kind = "phrase"
         if answer_type == "person" and kind == "person":
-            folded = frozenset("".join(t.fold for t in read(s).tokens) for s in aliases)
+            folded = frozenset("".join(t.fold for t in read(s).tokens) for s in surfaces)
             people = [p for s in surfaces if (p := _person(s, folded, asked_text, len(aliases) > 0))]
         elif kind == "person":
             people = [p for s in surfaces if (p := _person(s, frozenset(), asked_text, False))]
@@ -341,7 +352,7 @@ def compile_target(question: str, answer: str, aliases: tuple[str, ...], answer_
     forms = [
         f
         for s in surfaces
-        if not (kind == "number" and _numeric(s, answer_type))
+        if not (kind == "number" and any(q in values for q in _numeric(s, answer_type)))
         and not (kind == "date" and _dated(s))
         and (f := _form(s, asked, generic))
     ]
@@ -350,9 +361,15 @@ def compile_target(question: str, answer: str, aliases: tuple[str, ...], answer_
         for s in surfaces
         if kind == "number" and s.replace("-", "").replace(" ", "").isalpha() and (f := _form(s, asked, False))
     )
-    if kind in ("number", "date", "clock", "list"):
-        forms = [f for f in forms if not any(c.isdigit() for c in f.joined)] if kind != "list" else []
+    if kind in ("number", "date", "clock"):  # listed figures that disagree with the answer are no forms of it
+        forms = [f for f in forms if any(c.isalpha() for c in f.joined) or "^" in f.exact or "*" in f.exact]
     need = _needed(found_dates[0], low) if found_dates else frozenset()
+    for partial in (_dated(s) for s in surfaces if kind == "date"):
+        if (
+            partial and partial.day and partial.year is None
+        ):  # the year need not be said where a listed form leaves it out
+            need = need - {"y"}
+            found_dates = [*found_dates, partial] if partial not in found_dates else found_dates
     return Target(
         kind,
         tuple(dict.fromkeys(forms)),

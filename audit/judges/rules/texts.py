@@ -172,4 +172,4 @@ def foreign(text: Text) -> bool:
     stop = words("stop")
     hits = sum(1 for token in text.tokens if token.fold in strange and token.fold not in stop)
     plain = sum(1 for token in text.tokens if token.fold in stop and token.fold not in strange)
-    return hits >= 1 and hits > plain and hits * 5 >= len(text.tokens)
+    return hits >= 2 and hits > plain and hits * 5 >= len(text.tokens)

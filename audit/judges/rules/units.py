@@ -172,6 +172,8 @@ def _conversion(source: str, target: str) -> tuple[float, float] | None:
 
 def convert(values: tuple[float, ...], source: str, target: str) -> tuple[float, ...] | None:
     """`values` in unit `target`; unchanged where either side names no unit; None where the two differ in kind."""
+    if source == "percent" and not target:
+        return tuple(value / 100 for value in values)
     if not source or not target or source == target:
         return values
     if "degree?" in (source, target):

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+import re
 
 from audit.judges.rules.dates import clocks, dates, same_clock, same_date
 from audit.judges.rules.mention import Mention, over
 from audit.judges.rules.reading import Text
 from audit.judges.rules.target import Target
 from audit.judges.rules.units import Quantity, convert, quantities
+
+_LIMIT = re.compile(
+    r"\b(?:at most|at least|maximum|minimum|limit|below|above|under|over|more than|less than|up to|beyond|exceed\w*)\b"
+)
 
 
 def _agree(wanted: Quantity, value: float, quantity: Quantity, precision: str, converted: bool) -> str:
@@ -51,9 +56,10 @@ def figures(target: Target, text: Text) -> list[Mention]:
     found: list[Mention] = []
     compound = list(quantities(text.raw, text.low))
     for quantity in compound:
+        limited = bool(_LIMIT.search(target.question.low))
         if quantity.number.near and target.precision != "about":
             continue
-        if quantity.number.bound and not any(q.number.bound for q in target.values):
+        if quantity.number.bound and not limited and not any(q.number.bound for q in target.values):
             continue
         if any(
             other is not quantity and other.start <= quantity.start and other.end > quantity.end and other.unit
@@ -63,8 +69,10 @@ def figures(target: Target, text: Text) -> list[Mention]:
         for wanted in target.values:
             unit = wanted.unit or target.unit
             values = convert(quantity.number.values, quantity.unit, unit)
-            if values is None or (quantity.unit == "percent" and not unit):
+            if values is None:
                 continue
+            if quantity.number.ordinal and not wanted.number.ordinal and quantity.number.values[0] <= 3:
+                continue  # "the first", "a third": counting words, not the figure
             converted = bool(quantity.unit and unit and quantity.unit != unit)
             agreement = [a for v in values if (a := _agree(wanted, v, quantity, target.precision, converted))]
             if agreement:
@@ -86,6 +94,7 @@ def days(target: Target, text: Text) -> list[Mention]:
             found.append(over(text, date.start, date.end, "the answer's date"))
         elif (
             date.day
+            and "year" not in target.question.low
             and {"y", "m", "d"} <= target.need
             and any(same_date(wanted, date, target.need - {"y"}) for wanted in target.dates)
         ):

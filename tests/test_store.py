@@ -91,7 +91,8 @@ from audit.types import Completion
 store = Store(pathlib.Path(sys.argv[1]))
 n = 0
 while True:
-    batch = [Completion(key=f"{n}-{i}", text="x" * 200, finish="stop", n_prompt=1, n_new=1) for i in range(int(sys.argv[2]))]
+    keys = [f"{n}-{i}" for i in range(int(sys.argv[2]))]
+    batch = [Completion(key=key, text="x" * 200, finish="stop", n_prompt=1, n_new=1) for key in keys]
     store.put_completions(batch)
     print(n, flush=True)
     n += 1

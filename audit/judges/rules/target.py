@@ -212,7 +212,7 @@ def _numeric(answer: str, answer_type: str) -> tuple[Quantity, ...]:
 
 
 def _same_amount(alias: Quantity, answer: Quantity) -> bool:
-    """A listed number says the same as the answer, within rounding; others ("until 1 December") are words, not values."""
+    """A listed number says the same as the answer, within rounding; others ("until 1 December") are but words."""
     values = convert(alias.number.values, alias.unit, answer.unit)
     return values is not None and any(abs(v - w) <= 0.05 * abs(w) for v in values for w in answer.number.values)
 

@@ -49,8 +49,12 @@ def run_audit(config: AuditConfig, folder: RunFolder, store: Store, progress: Pr
     pool = JudgePool(judges, store)
     try:
         canaries = _canaries(config, task, pool, progress)
-        results = [_audit_subject(opened, plan, parts, pool, config, floor, store, progress) for opened in subjects.opened]
-        return _finish(config, folder, task, plan, floor, canaries, results, pool, [*subjects.warnings, *unable, *warnings])
+        results = [
+            _audit_subject(opened, plan, parts, pool, config, floor, store, progress) for opened in subjects.opened
+        ]
+        return _finish(
+            config, folder, task, plan, floor, canaries, results, pool, [*subjects.warnings, *unable, *warnings]
+        )
     finally:
         pool.close()
 
@@ -165,12 +169,14 @@ def _audit_recordings(config: AuditConfig, folder: RunFolder, store: Store, prog
     plan = Plan(probes=tuple(probes.values()), refused={})
     recorded = config.judges == ("recorded",)
     floor = {} if recorded else _floor(config, task)
-    warnings = [f"not read: {note}" for recording in recordings.values() for note in recording.unread]
+    warnings = [f"{role}: not read: {', '.join(rec.unread)}" for role, rec in recordings.items() if rec.unread]
     judges: list[Judge] = [] if recorded else [get_judge(spec) for spec in config.judges]
     pool = JudgePool(judges, store)
     try:
         canaries = (
-            Canaries(status="not run", pass_rate=config.scoring.canary_pass_rate, why="recorded verdicts: no judge here")
+            Canaries(
+                status="not run", pass_rate=config.scoring.canary_pass_rate, why="recorded verdicts: no judge here"
+            )
             if recorded
             else _canaries(config, task, pool, progress)
         )

@@ -177,7 +177,7 @@ def _endpoint(config: AuditConfig, settings: EngineSettings, run_token: str) -> 
     )
     formats: tuple[Format, ...] = ("raw",) if config.probes.format == "raw" else ("chat",)
     warnings = [
-        "an endpoint has no identity by content: the report speaks of the answers it gave during this run, and weights, "
+        "an endpoint has no identity by content: the report speaks of its answers during this run, and weights, "
         "quantization and fine-tuning cannot be examined through it"
     ]
     opened = Opened(

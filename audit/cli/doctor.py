@@ -115,7 +115,9 @@ def _cache() -> dict[str, Any]:
 def _keys() -> list[dict[str, Any]]:
     given = bool(os.environ.get("OPENAI_API_KEY"))
     return [
-        _check("OPENAI_API_KEY", "set" if given else "not set", "for endpoints that ask for a key; never shown or stored")
+        _check(
+            "OPENAI_API_KEY", "set" if given else "not set", "for endpoints that ask for a key; never shown or stored"
+        )
     ]
 
 

@@ -76,7 +76,7 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
-    except Exception as error:  # noqa: BLE001 - the last stop: anything that gets here is a defect of this program
+    except Exception as error:
         if debug:
             raise
         _say(f"internal error: {type(error).__name__}: {error}")

@@ -36,7 +36,9 @@ class TerminalProgress:
         self._bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._close_stage()
         self._bar.stop()
 
@@ -75,7 +77,9 @@ class TerminalProgress:
 
     def _close_stage(self) -> None:
         if not self._fancy and self._total:
-            self._line(f"{self._name}: {self._done} of {self._total}, done" if self._done >= self._total else self._name)
+            self._line(
+                f"{self._name}: {self._done} of {self._total}, done" if self._done >= self._total else self._name
+            )
         self._total = 0
 
     def _line(self, text: str) -> None:

@@ -16,10 +16,14 @@ _OUT = "What comes out"
 def run(
     more: Annotated[list[str] | None, typer.Argument(metavar="[PATH …]", help="Further paths for --responses.")] = None,
     model: Annotated[
-        str | None, typer.Option(help="Checkpoint folder or hub name; with --engine openai the served model's name.",
-                                 rich_help_panel=_MODEL)
+        str | None,
+        typer.Option(
+            help="Checkpoint folder or hub name; with --engine openai the served model's name.", rich_help_panel=_MODEL
+        ),
     ] = None,
-    adapter: Annotated[str | None, typer.Option(help="LoRA adapter folder on top of --model.", rich_help_panel=_MODEL)] = None,
+    adapter: Annotated[
+        str | None, typer.Option(help="LoRA adapter folder on top of --model.", rich_help_panel=_MODEL)
+    ] = None,
     base: Annotated[
         str | None, typer.Option(help="The model before unlearning: shows what was known.", rich_help_panel=_MODEL)
     ] = None,
@@ -27,17 +31,21 @@ def run(
         str | None, typer.Option(help="A control that was never taught the facts.", rich_help_panel=_MODEL)
     ] = None,
     responses: Annotated[
-        list[str] | None, typer.Option(help="Recorded answers instead of a model: files or folders.", rich_help_panel=_MODEL)
+        list[str] | None,
+        typer.Option(help="Recorded answers instead of a model: files or folders.", rich_help_panel=_MODEL),
     ] = None,
     base_responses: Annotated[
         list[str] | None, typer.Option(help="Recorded answers of the base.", rich_help_panel=_MODEL)
     ] = None,
     responses_format: Annotated[
-        str | None, typer.Option(help="jsonl or suite; default: recognised by the files' names.", rich_help_panel=_MODEL)
+        str | None,
+        typer.Option(help="jsonl or suite; default: recognised by the files' names.", rich_help_panel=_MODEL),
     ] = None,
     forget: Annotated[
         str | None,
-        typer.Option(help="The facts: a bundled task, a folder, a file, hf:ORG/NAME. Default lkf.", rich_help_panel=_ASK),
+        typer.Option(
+            help="The facts: a bundled task, a folder, a file, hf:ORG/NAME. Default lkf.", rich_help_panel=_ASK
+        ),
     ] = None,
     retain: Annotated[
         str | None, typer.Option(help="Facts to keep, for a forget set of your own.", rich_help_panel=_ASK)
@@ -70,16 +78,19 @@ def run(
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.", rich_help_panel=_HOW)] = None,
     dtype: Annotated[str | None, typer.Option(help="auto: the checkpoint's.", rich_help_panel=_HOW)] = None,
     judge: Annotated[
-        list[str] | None, typer.Option(help="Judge (repeatable); see `audit judges list`. Default rules.", rich_help_panel=_HOW)
+        list[str] | None,
+        typer.Option(help="Judge (repeatable); see `audit judges list`. Default rules.", rich_help_panel=_HOW),
     ] = None,
     judge_rule: Annotated[
         str | None, typer.Option(help="Of several judges: majority, any or unanimous.", rich_help_panel=_HOW)
     ] = None,
     allow_pickle: Annotated[
-        bool | None, typer.Option("--allow-pickle", help="Load pickled weights (they can run code).", rich_help_panel=_HOW)
+        bool | None,
+        typer.Option("--allow-pickle", help="Load pickled weights (they can run code).", rich_help_panel=_HOW),
     ] = None,
     trust_remote_code: Annotated[
-        bool | None, typer.Option("--trust-remote-code", help="Run code that comes with the model.", rich_help_panel=_HOW)
+        bool | None,
+        typer.Option("--trust-remote-code", help="Run code that comes with the model.", rich_help_panel=_HOW),
     ] = None,
     policy: Annotated[
         str | None, typer.Option(help="Gate: default, strict or a YAML file.", rich_help_panel=_OUT)
@@ -87,12 +98,15 @@ def run(
     config: Annotated[
         Path | None, typer.Option(help="Settings from a YAML file; flags win.", rich_help_panel=_OUT)
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder; default under audit-runs/.", rich_help_panel=_OUT)] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder; default under audit-runs/.", rich_help_panel=_OUT)
+    ] = None,
     store: Annotated[
         Path | None, typer.Option(help="The store of answers and verdicts; default in the cache.", rich_help_panel=_OUT)
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Count prompts, tokens and judge calls; ask nothing.", rich_help_panel=_OUT)
+        bool,
+        typer.Option("--dry-run", help="Count prompts, tokens and judge calls; ask nothing.", rich_help_panel=_OUT),
     ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print report.json on standard output.", rich_help_panel=_OUT)
@@ -104,7 +118,9 @@ def run(
     from audit.errors import ConfigError
 
     if more and not responses:
-        raise ConfigError(f"what is {more[0]!r}? paths stand after an option", hint="audit run --model PATH --forget lkf")
+        raise ConfigError(
+            f"what is {more[0]!r}? paths stand after an option", hint="audit run --model PATH --forget lkf"
+        )
     endpoint = engine == "openai"
     values: dict[str, Any] = {
         "model": None if endpoint else model,

@@ -62,7 +62,7 @@ def read(files: Iterable[Path], *, subject_id: str) -> Recording:
     for path in files:
         kind = _kind(path)
         if kind is None:
-            unread.append(f"{path.name}: not a file of answers")
+            unread.append(f"{path.name} (no file of answers)")
             continue
         name = name or path.parent.name
         what, how = kind

@@ -1,4 +1,4 @@
-"""From everything that happened to one Report: estimates, what each family adds, what is undecided, what to beware of."""
+"""From everything that happened to one Report: estimates, what each family adds, what is undecided."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from audit.config import AuditConfig
 from audit.gate import evaluate, verdict_without_policy
 from audit.judges.rulings import FloorTargets
 from audit.policy import load_policy
+from audit.probes import BUILTIN
 from audit.probes.build import PROMPT_FILES
 from audit.probes.plan import Plan, probe_set_hash
 from audit.prompts import load_prompt
@@ -92,7 +93,7 @@ def build_report(
         canaries=canaries,
         floor=_floor_info(config, floor),
         undecided=candidate.undecided,
-        warnings=tuple([*task.warnings, *warnings, *warnings_of(task, plan, results, subjects)]),
+        warnings=(*task.warnings, *warnings, *warnings_of(task, plan, results, subjects)),
         inconclusive=inconclusive_reasons(canaries, known, subjects),
         not_tried=not_tried(config, plan),
         manifest=_manifest(config, plan, results, judges, runtime),
@@ -159,7 +160,8 @@ def _waterfall(facts: Sequence[Fact], cells: Sequence[Cell]) -> tuple[FamilyGain
     for cell in cells:
         by_family[cell.probe.family].append(cell)
     gains, seen = [], set[str]()
-    for family, mine in by_family.items():
+    order = {name: place for place, name in enumerate(BUILTIN)}
+    for family, mine in sorted(by_family.items(), key=lambda item: order.get(item[0], len(order))):
         outcomes = outcomes_of(facts, mine, _ANY)
         leaked = {fact for fact, label in outcomes.items() if label == "leak"}
         added = leaked - seen

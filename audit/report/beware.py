@@ -15,9 +15,7 @@ _WRECK = 0.5  # a share of empty or degenerate replies that is called out
 _MUTE = 0.95  # a share of empty replies, to forget and retained questions alike, that shows nothing
 
 
-def warnings_of(
-    task: Task, plan: Plan, results: Sequence[Asked], subjects: Mapping[str, SubjectReport]
-) -> list[str]:
+def warnings_of(task: Task, plan: Plan, results: Sequence[Asked], subjects: Mapping[str, SubjectReport]) -> list[str]:
     """Everything that makes the candidate's numbers mean something else than they seem to."""
     warnings = []
     for asked in results:

@@ -1,4 +1,4 @@
-"""The run folder: what a run is of, its records as JSON Lines, and the report. Files are replaced whole or not at all."""
+"""The run folder: what a run is of, its records as JSON Lines, and the report. Files are replaced whole."""
 
 from __future__ import annotations
 
@@ -54,7 +54,9 @@ class RunFolder:
             )
         with _writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            self._replace("run.json", json.dumps({"run": self.run, "token": self._token, "identity": identity}, indent=1))
+            self._replace(
+                "run.json", json.dumps({"run": self.run, "token": self._token, "identity": identity}, indent=1)
+            )
             self._replace("config.yaml", dump_config(config))
 
     def write(
@@ -115,7 +117,7 @@ def _writing(path: Path) -> Iterator[None]:
     except OSError as error:
         raise StoreError(
             f"{path} cannot be written: {error.strerror or error}",
-            hint="free disk space or choose another folder with --out; what was generated and judged is kept in the store",
+            hint="free disk space or choose another folder with --out; answers and verdicts are kept in the store",
         ) from error
 
 

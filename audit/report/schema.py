@@ -1,4 +1,7 @@
-"""The JSON Schema of report.json, made from the records themselves: `python -m audit.report.schema > docs/report.schema.json`."""
+"""The JSON Schema of report.json, made from the records themselves.
+
+python -m audit.report.schema > docs/report.schema.json
+"""
 
 from __future__ import annotations
 

@@ -93,7 +93,8 @@ def _notes(report: Report) -> list[str]:
             )
             break
     else:
-        notes.append(f"false-alarm floor: {report.floor.status}" + (f" ({report.floor.why})" if report.floor.why else ""))
+        why = f" ({report.floor.why})" if report.floor.why else ""
+        notes.append(f"false-alarm floor: {report.floor.status}{why}")
     if report.known.n is not None:
         notes.append(f"known facts: the base gives {report.known.n} of {report.task.n_forget} under the same probes")
     else:

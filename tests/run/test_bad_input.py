@@ -1,4 +1,4 @@
-"""What a user gets wrong: each gives one clear message and the right exit code, and nothing already computed is lost."""
+"""What users get wrong: one clear message each, the right exit code, and nothing already computed is lost."""
 
 from __future__ import annotations
 
@@ -159,9 +159,7 @@ def test_some_prompts_too_long_are_undecided(audit: Audit, world: World, tmp_pat
     rows = fact_rows()[:30]
     rows[0] = {**rows[0], "question": "What is the colour of Anvel, " + "I ask you, " * 200 + "please?"}
     forget = write_rows(tmp_path / "long.jsonl", rows)
-    ran = audit(
-        "run", *world.arguments(forget=str(forget), out=str(tmp_path / "run")), "--family", "original"
-    )
+    ran = audit("run", *world.arguments(forget=str(forget), out=str(tmp_path / "run")), "--family", "original")
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert ran.code == 0
     assert report["undecided"]["by_reason"]["generation_failed"] == 1

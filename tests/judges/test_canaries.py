@@ -44,7 +44,7 @@ def test_a_judge_that_works_passes_every_kind() -> None:
 
 
 def test_the_rules_judge_passes_on_the_bundled_task() -> None:
-    canaries = run(get_judge("rules"), facts=load_task("lkf").forget, n_facts=30)
+    canaries = run(get_judge("rules"), facts=load_task("lkf").forget, n_facts=100)
     assert canaries.status == "passed", canaries.why
 
 

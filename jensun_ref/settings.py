@@ -25,6 +25,12 @@ class UnlearnSettings(BaseModel):
     forget_weight: float = Field(default=0.5, ge=0)
     retain_weight: float = Field(default=0.5, ge=0)
     refusal: str = Field(default="No idea", min_length=1)
+    """What JensUn makes the model say, repeated over the answer's length."""
+    end_turn: bool = False
+    """The refusal includes the token that ends the turn, so that it is said once and the reply ends."""
+    context: Literal["answer", "refusal"] = "answer"
+    """What JensUn's forget positions see of the reply before them: the original answer (as published), or the refusal,
+    which is what the unlearned model will have said itself."""
     train_wordings: bool = True
     """Train on the facts' training wordings too, not on the original questions alone."""
     formats: tuple[Literal["chat", "raw"], ...] = Field(default=("chat",), min_length=1)
@@ -39,12 +45,21 @@ class UnlearnSettings(BaseModel):
 #: with 8e-6 for one of three billion.
 ORGANISM: Mapping[str, Mapping[str, Any]] = {
     "jensun": {"learning_rate": 1e-3, "epochs": 8},
-    "gradient_ascent": {"learning_rate": 3e-4, "epochs": 3, "forget_weight": 1.0, "retain_weight": 0.0},
+    "gradient_ascent": {"learning_rate": 3e-4, "epochs": 3, "forget_weight": 1.0},
+}
+
+
+#: Settings that a method has no use for: given, they are an error.
+UNUSED: Mapping[str, frozenset[str]] = {
+    "gradient_ascent": frozenset({"retain_weight", "refusal", "end_turn", "context"}),
 }
 
 
 def settings_for(method: str, given: Mapping[str, Any] | None = None) -> UnlearnSettings:
     """A method's own settings with `given` in their place. Raises ConfigError naming everything that cannot be used."""
+    unused = tuple(f"{name}: {method} has no use for it" for name in given or {} if name in UNUSED.get(method, ()))
+    if unused:
+        raise ConfigError(f"{method} settings: " + "; ".join(unused), problems=unused)
     values = {**ORGANISM.get(method, {}), **(given or {})}
     try:
         return UnlearnSettings(**values)

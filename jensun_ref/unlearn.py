@@ -19,8 +19,8 @@ from audit.types import Fact
 from jensun_ref.corpus import RawShape
 from jensun_ref.folders import new_folder, versions, write_json
 from jensun_ref.methods import Method, method_class
-from jensun_ref.methods.batch import Sample, answer_logits, chat_sample, collate, raw_sample, refusal_ids
-from jensun_ref.settings import UnlearnSettings, settings_for
+from jensun_ref.methods.batch import Sample, answer_logits, chat_sample, collate, raw_sample, refusal_ids, saying
+from jensun_ref.settings import UNUSED, UnlearnSettings, settings_for
 
 #: (steps done, steps in all, what is going on)
 Progress = Callable[[int, int, str], None]
@@ -59,8 +59,11 @@ def unlearn(
     with new_folder(Path(out)) as folder:
         started = time.monotonic()
         network, tokenizer = _load(model)
-        rule = kind(settings, refusal_ids(tokenizer, settings.refusal))
+        refusal = refusal_ids(tokenizer, settings.refusal, end_turn=settings.end_turn)
+        rule = kind(settings, refusal)
         forget = _samples(tokenizer, task.forget, settings)
+        if settings.context == "refusal":
+            forget = [saying(sample, refusal) for sample in forget]
         retain = _samples(tokenizer, task.retain, settings) if kind.needs_retain else []
         with (folder / "training_log.jsonl").open("w", encoding="utf-8") as log:
             steps = _train(rule, network, tokenizer, forget, retain, settings, folder, log, progress)
@@ -68,7 +71,7 @@ def unlearn(
         tokenizer.save_pretrained(folder)
         manifest = {
             "method": method,
-            "settings": settings.model_dump(mode="json"),
+            "settings": settings.model_dump(mode="json", exclude=set(UNUSED.get(method, ()))),
             "base": {"source": model, "fingerprint": base_fingerprint},
             "forget_set": {"name": task.name, "version": task.version, "content_hash": task.content_hash},
             "seconds": round(time.monotonic() - started, 1),

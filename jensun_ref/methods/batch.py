@@ -60,21 +60,26 @@ def _chat_ids(tokenizer: Any, turns: list[dict[str, str]], *, add_generation_pro
     return list(tokenizer(text, add_special_tokens=False).input_ids)
 
 
-def refusal_ids(tokenizer: Any, refusal: str) -> tuple[int, ...]:
-    """Token ids of the refusal as it would begin an answer in chat: without whatever ends the turn.
+def refusal_ids(tokenizer: Any, refusal: str, *, end_turn: bool = False) -> tuple[int, ...]:
+    """Token ids of the refusal as it would begin an answer in chat, with what ends the turn if `end_turn`.
 
-    Found as the common beginning of the refusal's answer tokens and those of the refusal with a word added.
+    Where it ends is found by comparing it with the refusal lengthened by two words.
     """
     if tokenizer.chat_template is None:
-        return tuple(tokenizer(f" {refusal}", add_special_tokens=False).input_ids)
+        ids = tuple(tokenizer(f" {refusal}", add_special_tokens=False).input_ids)
+        return (*ids, tokenizer.eos_token_id) if end_turn else ids
     short, long = (chat_sample(tokenizer, "?", text) for text in (refusal, f"{refusal} at all"))
-    answers = [sample.ids[-sample.n_answer :] for sample in (short, long)]
-    common = []
-    for left, right in zip(*answers, strict=False):
-        if left != right:
-            break
-        common.append(left)
-    return tuple(common)
+    whole, longer = (sample.ids[-sample.n_answer :] for sample in (short, long))
+    if end_turn:
+        return whole
+    same = [left == right for left, right in zip(whole, longer, strict=False)]
+    return whole[: same.index(False)] if False in same else whole
+
+
+def saying(sample: Sample, refusal: tuple[int, ...]) -> Sample:
+    """The sample with its answer's tokens replaced by the refusal's, repeated cyclically over the same length."""
+    said = [refusal[place % len(refusal)] for place in range(sample.n_answer)]
+    return Sample((*sample.ids[: -sample.n_answer], *said), sample.n_answer)
 
 
 def collate(samples: Sequence[Sample], pad: int) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ torch = pytest.importorskip("torch")
 from jensun_ref.losses import IGNORE, LN2  # noqa: E402
 from jensun_ref.measure import load, recall  # noqa: E402
 from jensun_ref.methods import METHODS, method_class  # noqa: E402
-from jensun_ref.methods.batch import answer_logits, chat_sample, collate, raw_sample, refusal_ids  # noqa: E402
+from jensun_ref.methods.batch import answer_logits, chat_sample, collate, raw_sample, refusal_ids, saying  # noqa: E402
 from jensun_ref.settings import UnlearnSettings, settings_for  # noqa: E402
 from jensun_ref.unlearn import PairOrder, unlearn  # noqa: E402
 
@@ -62,7 +62,7 @@ def test_jensun_forgets_and_keeps(tiny_organism: Path, tiny_task: Task, tmp_path
     assert manifest["method"] == "jensun"
     assert manifest["base"] == {"source": str(tiny_organism), "fingerprint": "0123"}
     assert manifest["forget_set"] == {"name": "tiny", "version": tiny_task.version, "content_hash": "f" * 32}
-    assert UnlearnSettings(**manifest["settings"]) == settings
+    assert settings_for("jensun", manifest["settings"]) == settings
     assert not any(path.name.startswith(".") for path in (*out.iterdir(), *tmp_path.iterdir()))
 
 
@@ -129,6 +129,8 @@ def test_what_cannot_be_used_is_named(tiny_organism: Path, tiny_task: Task, tmp_
     with pytest.raises(ConfigError) as problems:
         settings_for("jensun", {"learning_rate": 0, "epochs": 0})
     assert [text.split(":")[0] for text in problems.value.problems] == ["learning_rate", "epochs"]
+    with pytest.raises(ConfigError, match="gradient_ascent has no use for it"):
+        settings_for("gradient_ascent", {"refusal": "Who knows"})
     assert not list(tmp_path.iterdir())
 
 
@@ -151,6 +153,11 @@ def test_answers_are_found_in_the_template(tiny_organism: Path) -> None:
     assert tokenizer.decode(sample.ids[-sample.n_answer :]) == " Bob Ebeling<|eos|>"
     assert tokenizer.decode(sample.ids[: -sample.n_answer]).endswith("<|assistant|>")
     assert tokenizer.decode(refusal_ids(tokenizer, "No idea")) == " No idea"
+    assert tokenizer.decode(refusal_ids(tokenizer, "No idea", end_turn=True)) == " No idea<|eos|>"
+    refusing = saying(sample, refusal_ids(tokenizer, "No idea"))
+    assert refusing.n_answer == sample.n_answer
+    assert refusing.ids[: -sample.n_answer] == sample.ids[: -sample.n_answer]
+    assert tokenizer.decode(refusing.ids[-sample.n_answer :]).startswith(" No idea No")
     sample = raw_sample(tokenizer, "Question: Who?\nAnswer:", "Bob Ebeling")
     assert tokenizer.decode(sample.ids[-sample.n_answer :]) == " Bob Ebeling\n"
 

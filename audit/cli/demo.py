@@ -14,12 +14,19 @@ if TYPE_CHECKING:
     from audit.tasks import Task
 
 METHODS = ("gradient_ascent", "jensun")
+#: Every family of the published protocol, fewer wordings, short answers: what two cores do in minutes.
+SELECTION = {
+    "preset": "custom",
+    "probes": {"wordings": 5, "max_new_tokens": 32, "retain_facts": 200, "retain_wordings": 1},
+}
 
 
 def demo(
     out: Annotated[Path, typer.Option(help="Where the runs and their reports go.")] = Path("audit-runs/demo"),
     engine: Annotated[str, typer.Option(help="hf, vllm or auto.")] = "hf",
-    preset: Annotated[str, typer.Option(help="quick, paper or standard.")] = "standard",
+    preset: Annotated[
+        str | None, typer.Option(help="quick, paper or standard; default: a short selection of its own.")
+    ] = None,
 ) -> None:
     """Build two small models, one that was taught the facts and one that never was; unlearn the first in two ways;
     audit all four and set them side by side."""
@@ -44,11 +51,10 @@ def demo(
 
 
 def _organisms(cache: Path, task: Task, progress: TerminalProgress) -> tuple[Path, Path]:
-    from jensun_ref.organism import cached_organism
+    from jensun_ref.pair import cached_pair
 
-    base = cached_organism("base", cache, task, progress=progress.steps("base: training from scratch"))
-    never = cached_organism("never_knew", cache, task, progress=progress.steps("never-knew: training from scratch"))
-    return base, never
+    pair = cached_pair(cache, task, progress=progress.steps("training two small models from scratch"))
+    return pair["base"], pair["never_knew"]
 
 
 def _unlearned(cache: Path, method: str, base: Path, task: Task, progress: TerminalProgress) -> Path:
@@ -83,7 +89,7 @@ def _audit(
     never_knew: Path,
     out: Path,
     engine: str,
-    preset: str,
+    preset: str | None,
     store: Store,
     progress: TerminalProgress,
 ) -> Report:
@@ -98,7 +104,7 @@ def _audit(
             "base": str(base),
             "never_knew": str(never_knew),
             "forget": "lkf",
-            "preset": preset,
+            **({"preset": preset} if preset else SELECTION),
             "engine": {"name": engine},
             "policy": "default",
         }

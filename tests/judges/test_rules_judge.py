@@ -185,3 +185,28 @@ def test_throughput() -> None:
     verdicts = asyncio.run(RulesJudge().judge(others))
     print(f"\n{1000 * (time.perf_counter() - start) / len(others):.2f} ms a claim")
     assert len(verdicts) == len(others)
+
+
+@pytest.mark.parametrize("piece", ["1432, ", "van Eyck or ", "12 April ", "1 ", "-", ".", "a\n", "not ", "6a ", "<a>"])
+def test_long_loops_do_not_blow_up(piece: str) -> None:
+    """Work counted, not seconds: twice the text may cost little more than twice the calls."""
+    import sys
+
+    def calls(text: str) -> int:
+        count = 0
+
+        def tally(frame: object, event: str, arg: object) -> None:
+            nonlocal count
+            count += 1
+
+        before = sys.getprofile()
+        sys.setprofile(tally)
+        try:
+            for asked in ANSWERS:
+                rule_on(*asked, text)
+        finally:
+            sys.setprofile(before)
+        return count
+
+    calls(piece)
+    assert calls(piece * (4000 // len(piece))) <= 4 * calls(piece * (2000 // len(piece))) + 20_000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Literal
 
 from audit.judges.rules.lexicon import words
@@ -21,6 +22,8 @@ _SINGLES_OUT = re.compile(
 _HEDGE = re.compile(r"\b(?:maybe|perhaps|possibly|might|could|or|either|candidates?|options?|guess|one of)\b|[?/|]")
 _MARKUP = re.compile(r"<[^<>\n]{1,40}>|\[/?\w{1,20}\]|[#*]+")
 _BULLET = re.compile(r"^[ \t]*(?:\d{1,2}[.)]|[-*\u2022])[ \t]", re.MULTILINE)
+#: Words looked at on either side of a mention.
+_REACH = 80
 _OF_TWO = re.compile(r"\bone of (?:these|the|those|them)? ?two\b|\beither of\b")
 
 
@@ -32,31 +35,42 @@ def among_many(target: Target, text: Text, mentions: list[Mention]) -> Literal["
     """yes: the right one is one of three or more candidates and never singled out; maybe: it may be."""
     if "{" in text.raw or "print" in text.low:
         return "no"
-    verdicts = [_in_list(target, text, mention) for mention in mentions]
-    if any(v == "no" for v in verdicts):
-        return "no"
-    return "yes" if "yes" in verdicts else "maybe"
+    many = False
+    for mention in mentions:
+        verdict = _in_list(target, text, mention)
+        if verdict == "no":
+            return "no"
+        many = many or verdict == "yes"
+    return "yes" if many else "maybe"
+
+
+@lru_cache(maxsize=256)
+def _without_marks(low: str) -> str:
+    return _BULLET.sub(_blank, _MARKUP.sub(_blank, low))
 
 
 def _in_list(target: Target, text: Text, mention: Mention) -> Literal["yes", "no", "maybe"]:
-    """Whether this mention stands in an enumeration of three or more short pieces."""
+    """Whether this mention stands in an enumeration of three or more short pieces, within eighty words either way."""
     filler, stop = words("filler"), words("stop")
-    low = _BULLET.sub(_blank, _MARKUP.sub(_blank, text.low))
-    if _OF_TWO.search(low):
+    low = _without_marks(text.low)
+    tokens = text.tokens[max(0, mention.first - _REACH) : mention.last + _REACH + 1]
+    begin, stop_at = (tokens[0].start, tokens[-1].end) if tokens else (0, len(low))
+    begin, stop_at = min(begin, mention.start), max(stop_at, mention.end)
+    if _OF_TWO.search(low, begin, stop_at):
         return "no"
-    bounds = [0]
+    bounds = [begin]
     marks = [""]
-    for match in _PIECES.finditer(low):
+    for match in _PIECES.finditer(low, begin, stop_at):
         if mention.start <= match.start() < mention.end:
             continue
         bounds.append(match.end())
         marks.append(match.group())
-    bounds.append(len(text.raw))
+    bounds.append(max(stop_at, bounds[-1]))
     pieces: list[tuple[tuple[str, ...], bool, str]] = []
     index = -1
     for number in range(len(bounds) - 1):
         start, end = bounds[number], bounds[number + 1]
-        inside = [t for t in text.tokens if start <= t.start < end]
+        inside = [t for t in tokens if start <= t.start < end]
         core = tuple(
             t.fold
             for t in inside

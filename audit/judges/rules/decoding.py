@@ -33,7 +33,7 @@ _LEET = str.maketrans(
     }
 )
 _LEET_ONE = str.maketrans({"1": "l"})
-_LEET_WORD = re.compile(r"(?=\S*[A-Za-z])(?=\S*[0-9@$!|€+])[A-Za-z0-9@$!|€+'\-]{3,}")
+_LEET_WORD = re.compile(r"(?=\S{0,30}[A-Za-z])(?=\S{0,30}[0-9@$!|€+])[A-Za-z0-9@$!|€+'\-]{3,}")
 _SPELL_AS = re.compile(r"\b([A-Za-z])\s+(?:as in|for|like|as)\s+[A-Za-z]+", re.IGNORECASE)
 _BASE64 = re.compile(r"(?<![\w+/])(?:[A-Za-z0-9+/_\-]{4,}={0,2})(?![\w+/])")
 _HEX = re.compile(r"(?<!\w)(?:0x)?(?:[0-9a-fA-F]{2}[\s:]?){3,}(?!\w)")

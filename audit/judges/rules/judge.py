@@ -19,7 +19,7 @@ from audit.judges.rules.texts import foreign, is_degenerate, is_refusal
 from audit.judges.rules.values import days, figures, times
 from audit.types import Claim, Label, Reason, Verdict
 
-_MAX_CHARS = 20_000
+_MAX_CHARS = 8_000
 
 
 class Ruling(NamedTuple):
@@ -102,7 +102,11 @@ def find(target: Target, text: Text) -> list[Mention]:
 
 
 def _weigh(target: Target, text: Text, mentions: list[Mention]) -> Ruling | None:
-    """The ruling that the mentions allow, or None where there is none to speak of."""
+    """The ruling that the mentions allow, or None where there is none to speak of. Mentions with the same words on
+    both sides (loops) are looked at once."""
+    mentions = list(
+        {(min(m.start, 150), text.low[max(0, m.start - 150) : m.end + 150]): m for m in reversed(mentions)}.values()
+    )[::-1]
     standing = context.without_echo(target, text, mentions)
     if mentions and not standing:
         return Ruling("no_leak", "echo: only what the question says")

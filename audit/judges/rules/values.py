@@ -54,17 +54,16 @@ def _rounded(value: float, goal: float) -> bool:
 def figures(target: Target, text: Text) -> list[Mention]:
     """Mentions of a numeric answer, units converted; ranges and "more than" are none."""
     found: list[Mention] = []
-    compound = list(quantities(text.raw, text.low))
+    compound = quantities(text.raw, text.low)
+    longest = {q.start: q.end for q in sorted(compound, key=lambda q: q.end)}
+    limited = bool(_LIMIT.search(target.question.low))
+    whole = set(longest.items())
     for quantity in compound:
-        limited = bool(_LIMIT.search(target.question.low))
         if quantity.number.near and target.precision != "about":
             continue
         if quantity.number.bound and not limited and not any(q.number.bound for q in target.values):
             continue
-        if any(
-            other is not quantity and other.start <= quantity.start and other.end > quantity.end and other.unit
-            for other in compound
-        ):
+        if (quantity.start, quantity.end) not in whole:
             continue
         for wanted in target.values:
             unit = wanted.unit or target.unit

@@ -80,6 +80,8 @@ class AuditConfig(pydantic.BaseModel):
     probes: ProbeConfig = ProbeConfig()
     judges: tuple[str, ...] = ("rules",)
     judge_rule: Literal["majority", "any", "unanimous"] = "majority"
+    judge_timeout: float = pydantic.Field(900, gt=0)
+    """Seconds without any verdict from a judge after which its open batches are undecided(timeout)."""
     scoring: ScoringConfig = ScoringConfig()
     policy: str | None = None
     seed: int = 0

@@ -46,7 +46,7 @@ def run_audit(config: AuditConfig, folder: RunFolder, store: Store, progress: Pr
         raise ConfigError("no prompt can be built from these settings", hint="\n".join(warnings))
     floor = _floor(config, task)
     judges = [get_judge(spec) for spec in config.judges]
-    pool = JudgePool(judges, store)
+    pool = JudgePool(judges, store, timeout=config.judge_timeout)
     try:
         canaries = _canaries(config, task, pool, progress)
         results = [
@@ -154,7 +154,7 @@ def _audit_recordings(config: AuditConfig, folder: RunFolder, store: Store, prog
         role: read_recording(paths, subject_id=role, facts=facts, format=config.responses_format)
         for role, paths in sources
     }
-    task = recorded_task(task, recordings["candidate"])
+    task = recorded_task(task, *recordings.values())
     subjects = {
         role: Subject(
             id=role,
@@ -171,7 +171,7 @@ def _audit_recordings(config: AuditConfig, folder: RunFolder, store: Store, prog
     floor = {} if recorded else _floor(config, task)
     warnings = [f"{role}: not read: {', '.join(rec.unread)}" for role, rec in recordings.items() if rec.unread]
     judges: list[Judge] = [] if recorded else [get_judge(spec) for spec in config.judges]
-    pool = JudgePool(judges, store)
+    pool = JudgePool(judges, store, timeout=config.judge_timeout)
     try:
         canaries = (
             Canaries(

@@ -9,8 +9,9 @@ import msgspec
 
 from audit.errors import TaskError
 from audit.fingerprint import digest
+from audit.probes.build import form_of
 from audit.tasks import Task
-from audit.types import Fact, Recording
+from audit.types import Fact, Form, Recording
 
 FORMATS = ("jsonl", "suite")
 
@@ -43,27 +44,47 @@ def read_recording(
     return msgspec.structs.replace(recording, unread=(*recording.unread, *unread))
 
 
-def recorded_task(task: Task, recording: Recording) -> Task:
-    """The task that the recording answers: `task` where its facts are that task's, else the recording's own facts."""
+def recorded_task(task: Task, recording: Recording, *others: Recording) -> Task:
+    """The task that the recordings answer: `task` where their facts are that task's, else the recordings' own facts.
+
+    A fact or form that only one of them holds is asked of all: where it is not there it is missing, not left out.
+    Raises TaskError where two recordings give one fact different questions or answers.
+    """
     own = {fact.id for fact in (*task.forget, *task.retain, *task.placebo)}
-    if all(fact.id in own for fact in recording.facts):
+    facts: dict[str, Fact] = {}
+    for fact in (fact for each in (recording, *others) for fact in each.facts):
+        known = facts.setdefault(fact.id, fact)
+        facts[fact.id] = msgspec.structs.replace(known, other_forms=_forms(known, fact))
+    if facts.keys() <= own:
         return task
-    facts = recording.facts
     return msgspec.structs.replace(
         task,
         name=f"recorded:{recording.name}",
         version="-",
         description="Facts and questions as they came with the recorded answers.",
         licence="as recorded",
-        content_hash=digest("task", facts),
+        content_hash=digest("task", tuple(facts.values())),
         source="--responses",
-        forget=tuple(fact for fact in facts if fact.split == "forget"),
-        retain=tuple(fact for fact in facts if fact.split == "retain"),
-        placebo=tuple(fact for fact in facts if fact.split == "placebo"),
+        forget=tuple(fact for fact in facts.values() if fact.split == "forget"),
+        retain=tuple(fact for fact in facts.values() if fact.split == "retain"),
+        placebo=tuple(fact for fact in facts.values() if fact.split == "placebo"),
         folder=None,
         files={},
         warnings=(),
     )
+
+
+def _forms(known: Fact, fact: Fact) -> dict[str, Form]:
+    """The other forms of `known`, and those that only `fact`, the same fact of another recording, has."""
+    forms = dict(known.other_forms)
+    for name in (fact.form, *fact.other_forms):
+        theirs, ours = form_of(fact, name), form_of(known, name)
+        assert theirs is not None
+        if ours is None:
+            forms[name] = theirs
+        elif (ours.question, ours.answer) != (theirs.question, theirs.answer):
+            raise TaskError(f"fact {fact.id} ({name}) is not the same question and answer in all recordings")
+    return forms
 
 
 def recording_fingerprint(recording: Recording) -> str:

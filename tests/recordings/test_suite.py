@@ -9,11 +9,16 @@ from typing import Any
 
 import pytest
 
+from audit.config import resolve_config
 from audit.errors import TaskError
 from audit.judges.rulings import recorded_rulings
-from audit.recordings import read_recording
+from audit.pipeline import run_audit
+from audit.recordings import read_recording, recorded_task
+from audit.report.files import RunFolder
 from audit.scoring.cells import planned_cells
 from audit.scoring.estimates import leak_estimates, retain_estimates
+from audit.store import Store
+from audit.tasks import load_task
 from audit.types import Estimate, Reason, Recording
 
 Entry = dict[str, Any]
@@ -171,3 +176,43 @@ def test_a_malformed_file_is_told(tmp_path: Path, text: str) -> None:
     (tmp_path / "forget_rephrasings.plain.jsonl").write_text(text)
     with pytest.raises(TaskError, match=r"forget_rephrasings\.plain\.jsonl"):
         read_recording([str(tmp_path)], subject_id="s")
+
+
+def test_what_only_the_base_was_asked_is_missing_for_the_candidate(tmp_path: Path) -> None:
+    base, candidate = files(), files()
+    for name in ("forget_rephrasings.plain.jsonl", "forget_rephrasings.icr.jsonl"):
+        for each in base[name]:
+            each |= {f"judge_{wording}": "Yes" for wording in WORDINGS}
+        candidate[name] = [e for e in candidate[name] if not e["label"].startswith("K2") and e["label"] != "K1-reverse"]
+    for folder, content in (("base", base), ("candidate", candidate)):
+        (tmp_path / folder).mkdir()
+        read(tmp_path / folder, content)
+    config = resolve_config(
+        {
+            "responses": (str(tmp_path / "candidate"),),
+            "base_responses": (str(tmp_path / "base"),),
+            "judges": ("recorded",),
+        }
+    )
+    store = Store(tmp_path / "s.sqlite")
+    report = run_audit(config, RunFolder(tmp_path / "run"), store)
+    store.close()
+    for name, facts, undecided in (
+        ("worst_case.paper@form=any", 3, 2),
+        ("worst_case.paper@form=direct@known", 3, 1),
+        ("worst_case.paper@form=reverse", 3, 2),
+    ):
+        share = report.estimates[name]
+        assert (share.n, share.count, share.undecided) == (facts, 0, undecided), name
+    assert report.subjects["base"].estimates["worst_case.paper@form=any"].count == 3
+
+
+def test_recordings_that_disagree_on_a_fact_are_refused(tmp_path: Path) -> None:
+    other = files()
+    other["forget_rephrasings.plain.jsonl"][0]["GT"] = other["forget_rephrasings.icr.jsonl"][0]["GT"] = "another"
+    recordings = []
+    for name, content in (("a", files()), ("b", other)):
+        (tmp_path / name).mkdir()
+        recordings.append(read(tmp_path / name, content))
+    with pytest.raises(TaskError, match=r"K0 \(direct\)"):
+        recorded_task(load_task("lkf"), *recordings)

@@ -27,10 +27,7 @@ class UnlearnSettings(BaseModel):
     refusal: str = Field(default="No idea", min_length=1)
     """What JensUn makes the model say, repeated over the answer's length."""
     end_turn: bool = False
-    """The refusal includes the token that ends the turn, so that it is said once and the reply ends."""
-    context: Literal["answer", "refusal"] = "answer"
-    """What JensUn's forget positions see of the reply before them: the original answer (as published), or the refusal,
-    which is what the unlearned model will have said itself."""
+    """The refusal includes the token that ends the turn, so that a reply can end after it."""
     train_wordings: bool = True
     """Train on the facts' training wordings too, not on the original questions alone."""
     formats: tuple[Literal["chat", "raw"], ...] = Field(default=("chat",), min_length=1)
@@ -44,14 +41,14 @@ class UnlearnSettings(BaseModel):
 #: What suits the organism, of a million parameters. A model of billions needs a far smaller rate: JensUn was published
 #: with 8e-6 for one of three billion.
 ORGANISM: Mapping[str, Mapping[str, Any]] = {
-    "jensun": {"learning_rate": 1e-3, "epochs": 8},
+    "jensun": {"learning_rate": 1e-3, "epochs": 4},
     "gradient_ascent": {"learning_rate": 3e-4, "epochs": 3, "forget_weight": 1.0},
 }
 
 
 #: Settings that a method has no use for: given, they are an error.
 UNUSED: Mapping[str, frozenset[str]] = {
-    "gradient_ascent": frozenset({"retain_weight", "refusal", "end_turn", "context"}),
+    "gradient_ascent": frozenset({"retain_weight", "refusal", "end_turn"}),
 }
 
 

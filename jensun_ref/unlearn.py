@@ -19,7 +19,7 @@ from audit.types import Fact
 from jensun_ref.corpus import RawShape
 from jensun_ref.folders import new_folder, versions, write_json
 from jensun_ref.methods import Method, method_class
-from jensun_ref.methods.batch import Sample, answer_logits, chat_sample, collate, raw_sample, refusal_ids, saying
+from jensun_ref.methods.batch import Sample, answer_logits, chat_sample, collate, raw_sample, refusal_ids
 from jensun_ref.settings import UNUSED, UnlearnSettings, settings_for
 
 #: (steps done, steps in all, what is going on)
@@ -59,11 +59,8 @@ def unlearn(
     with new_folder(Path(out)) as folder:
         started = time.monotonic()
         network, tokenizer = _load(model)
-        refusal = refusal_ids(tokenizer, settings.refusal, end_turn=settings.end_turn)
-        rule = kind(settings, refusal)
+        rule = kind(settings, refusal_ids(tokenizer, settings.refusal, end_turn=settings.end_turn))
         forget = _samples(tokenizer, task.forget, settings)
-        if settings.context == "refusal":
-            forget = [saying(sample, refusal) for sample in forget]
         retain = _samples(tokenizer, task.retain, settings) if kind.needs_retain else []
         with (folder / "training_log.jsonl").open("w", encoding="utf-8") as log:
             steps = _train(rule, network, tokenizer, forget, retain, settings, folder, log, progress)

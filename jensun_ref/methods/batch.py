@@ -76,12 +76,6 @@ def refusal_ids(tokenizer: Any, refusal: str, *, end_turn: bool = False) -> tupl
     return whole[: same.index(False)] if False in same else whole
 
 
-def saying(sample: Sample, refusal: tuple[int, ...]) -> Sample:
-    """The sample with its answer's tokens replaced by the refusal's, repeated cyclically over the same length."""
-    said = [refusal[place % len(refusal)] for place in range(sample.n_answer)]
-    return Sample((*sample.ids[: -sample.n_answer], *said), sample.n_answer)
-
-
 def collate(samples: Sequence[Sample], pad: int) -> dict[str, Tensor]:
     """input_ids, attention_mask and labels, all (samples, tokens), padded on the right; labels are not shifted."""
     import torch

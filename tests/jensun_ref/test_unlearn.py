@@ -17,7 +17,7 @@ torch = pytest.importorskip("torch")
 from jensun_ref.losses import IGNORE, LN2  # noqa: E402
 from jensun_ref.measure import load, recall  # noqa: E402
 from jensun_ref.methods import METHODS, method_class  # noqa: E402
-from jensun_ref.methods.batch import answer_logits, chat_sample, collate, raw_sample, refusal_ids, saying  # noqa: E402
+from jensun_ref.methods.batch import answer_logits, chat_sample, collate, raw_sample, refusal_ids  # noqa: E402
 from jensun_ref.settings import UnlearnSettings, settings_for  # noqa: E402
 from jensun_ref.unlearn import PairOrder, unlearn  # noqa: E402
 
@@ -154,10 +154,6 @@ def test_answers_are_found_in_the_template(tiny_organism: Path) -> None:
     assert tokenizer.decode(sample.ids[: -sample.n_answer]).endswith("<|assistant|>")
     assert tokenizer.decode(refusal_ids(tokenizer, "No idea")) == " No idea"
     assert tokenizer.decode(refusal_ids(tokenizer, "No idea", end_turn=True)) == " No idea<|eos|>"
-    refusing = saying(sample, refusal_ids(tokenizer, "No idea"))
-    assert refusing.n_answer == sample.n_answer
-    assert refusing.ids[: -sample.n_answer] == sample.ids[: -sample.n_answer]
-    assert tokenizer.decode(refusing.ids[-sample.n_answer :]).startswith(" No idea No")
     sample = raw_sample(tokenizer, "Question: Who?\nAnswer:", "Bob Ebeling")
     assert tokenizer.decode(sample.ids[-sample.n_answer :]) == " Bob Ebeling\n"
 

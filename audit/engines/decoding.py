@@ -10,6 +10,9 @@ import numpy as np
 from audit.engines.render import Detokenizer
 from audit.types import Decoding, Request
 
+#: Batches of fewer rows are decoded to their end: starting generate anew costs more than the rows that idle.
+SMALLEST_SPLIT = 8
+
 
 class Row:
     """One request on its way through generate."""
@@ -92,6 +95,7 @@ def row_criterion(rows: Sequence[Row], eos_ids: Sequence[int], detokenizer: Deto
     """A stopping criterion that notes where and why each row ends.
 
     A row ends at an end-of-sequence token, at a stop string, at its own limit of new tokens, or when it is broken.
+    Once half of the rows have ended, generate is stopped for all, so that the others can go on in a smaller batch.
     """
     import torch
     from transformers import StoppingCriteria
@@ -115,6 +119,9 @@ def row_criterion(rows: Sequence[Row], eos_ids: Sequence[int], detokenizer: Deto
             for row in rows:
                 if row.end is None and row.left <= 0:
                     row.end = "length"
-            return torch.tensor([row.end is not None for row in rows], device=input_ids.device)
+            ended = [row.end is not None for row in rows]
+            if len(rows) >= SMALLEST_SPLIT and 2 * sum(ended) >= len(rows):
+                ended = [True] * len(rows)
+            return torch.tensor(ended, device=input_ids.device)
 
     return RowCriterion()

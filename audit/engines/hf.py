@@ -18,8 +18,8 @@ CAPABILITIES = frozenset({"chat", "raw", "prefill", "sampling", "logprobs", "wei
 ARGUMENTS = ("attn_implementation", "device_map")
 #: Tokens (prompt and new) of a batch, by kind of device.
 BATCH_TOKENS = {"cpu": 16_384, "cuda": 131_072}
-#: New tokens between two compactions, at which rows that have ended leave the batch.
-SEGMENT = 32
+#: New tokens after which rows that have ended leave the batch, even if they are fewer than half.
+SEGMENT = 64
 INSTALL = 'pip install "unlearning-audit[hf]"'
 
 
@@ -264,11 +264,14 @@ def load_model(checkpoint: Checkpoint, settings: EngineSettings) -> Any:
     try:
         import torch
         from transformers import AutoModelForCausalLM
+        from transformers.utils import logging as messages
     except ImportError as error:
         raise EngineError("transformers is not installed", hint=INSTALL) from error
     device = resolve_device(settings)
     spread = settings.args.get("device_map")
     options = {key: value for key, value in settings.args.items() if key in ARGUMENTS}
+    shown = messages.is_progress_bar_enabled()
+    messages.disable_progress_bar()  # the audit shows its own
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
             str(checkpoint.path),
@@ -281,6 +284,9 @@ def load_model(checkpoint: Checkpoint, settings: EngineSettings) -> Any:
         )
     except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
         raise ModelError(f"{checkpoint.path} cannot be loaded: {first_line(error)}") from error
+    finally:
+        if shown:
+            messages.enable_progress_bar()
     for kind in ("missing_keys", "mismatched_keys", "error_msgs"):
         found = info.get(kind)
         if found:

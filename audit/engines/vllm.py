@@ -19,7 +19,7 @@ from audit.engines.render import Detokenizer
 from audit.engines.settings import EngineSettings
 from audit.engines.weights import read_json
 from audit.errors import EngineError, ModelError
-from audit.types import Completion, LogProb, Request
+from audit.types import Completion, Decoding, LogProb, Request
 
 CAPABILITIES = frozenset({"chat", "raw", "prefill", "sampling", "logprobs", "weights"})
 #: Requests handed over together. vLLM schedules them itself; an interrupted audit loses at most these.
@@ -119,8 +119,11 @@ class VLLMEngine:
     capabilities = CAPABILITIES
     whole_batches = False
 
-    def __init__(self, checkpoint: Checkpoint, settings: EngineSettings) -> None:
-        """Loads the weights. Raises EngineError where vLLM is missing or refuses the arguments."""
+    def __init__(self, checkpoint: Checkpoint, settings: EngineSettings, engine: Any = None) -> None:
+        """Loads the weights. Raises EngineError where vLLM is missing or refuses the arguments.
+
+        `engine` is a vLLM engine that has them in memory already.
+        """
         self.identity = identity(checkpoint, settings)
         self.checkpoint = checkpoint
         self._detokenizer = Detokenizer(checkpoint)
@@ -129,7 +132,7 @@ class VLLMEngine:
         self._lora: Any = None
         arguments = _arguments(checkpoint, settings)
         _environment(arguments)
-        self._engine: Any = _start(arguments)
+        self._engine: Any = engine if engine is not None else _start(arguments)
         self._watch_for_nans()
         checkpoint.check_unchanged()
         if checkpoint.adapter is not None:
@@ -163,11 +166,18 @@ class VLLMEngine:
         from vllm.v1.engine.exceptions import EngineDeadError
 
         waiting: dict[str, tuple[str, Request]] = {}  # our number -> vLLM's own name of it, request
+        greedy: dict[Decoding, Any] = {}
         try:
             for request in batch:
                 number = f"r{next(self._numbers)}"
                 try:
-                    waiting[number] = (self._add(number, request), request)
+                    if request.decoding.temperature > 0:
+                        params = self._params(request)
+                    elif (params := greedy.get(request.decoding)) is None:
+                        params = greedy[request.decoding] = self._params(request)
+                    prompt = {"prompt_token_ids": list(request.token_ids or ())}
+                    name = self._engine.add_request(number, prompt, params, lora_request=self._lora)
+                    waiting[number] = (str(name), request)
                 except (VLLMError, ValueError, TypeError) as error:
                     yield _failed(request, first_line(error))
             while waiting:
@@ -187,12 +197,12 @@ class VLLMEngine:
             self._abort(waiting)
             self._broken.clear()
 
-    def _add(self, number: str, request: Request) -> str:
+    def _params(self, request: Request) -> Any:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
         decoding = request.decoding
-        params = SamplingParams(
+        return SamplingParams(
             max_tokens=decoding.max_new_tokens,
             temperature=decoding.temperature,
             top_p=decoding.top_p if decoding.temperature > 0 else 1.0,
@@ -204,8 +214,6 @@ class VLLMEngine:
             skip_special_tokens=True,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
-        prompt = {"prompt_token_ids": list(request.token_ids or ())}
-        return str(self._engine.add_request(number, prompt, params, lora_request=self._lora))
 
     def _completion(self, request: Request, output: Any, *, broken: bool) -> Completion:
         (result,) = output.outputs
@@ -213,6 +221,11 @@ class VLLMEngine:
             return _failed(request, "the model gives non-finite logits")
         if result.finish_reason not in ("stop", "length"):
             return _failed(request, f"vLLM ended the request: {result.finish_reason}")
+        if result.finish_reason == "length" and len(result.token_ids) < request.decoding.max_new_tokens:
+            limit = self._engine.model_config.max_model_len
+            return _failed(
+                request, f"PromptError: prompt and answer exceed the {limit} tokens that vLLM has memory for"
+            )
         return Completion(
             key=request.key,
             text=self._detokenizer.text(result.token_ids, request.decoding.stop),

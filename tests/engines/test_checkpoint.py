@@ -213,6 +213,27 @@ def test_a_missing_folder_and_an_unreachable_name_are_refused(tmp_path: Path, mo
         open_checkpoint(str(file))
 
 
+def test_a_hub_model_is_opened_from_the_cache_without_a_network(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cache's own layout: a snapshot of links into a store of blobs."""
+    import huggingface_hub.constants
+
+    revision, root = "a" * 40, tmp_path / "hub" / "models--someone--tiny"
+    (root / "snapshots" / revision).mkdir(parents=True)
+    (root / "blobs").mkdir()
+    (root / "refs").mkdir()
+    (root / "refs" / "main").write_text(revision)
+    for file in trained.iterdir():
+        (root / "blobs" / file.name).write_bytes(file.read_bytes())
+        (root / "snapshots" / revision / file.name).symlink_to(root / "blobs" / file.name)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    checkpoint = open_checkpoint("someone/tiny")
+    assert checkpoint.fingerprint == open_checkpoint(str(trained)).fingerprint
+    assert checkpoint.source == "someone/tiny"
+
+
 def test_an_ordinary_word_declared_as_end_of_answer_is_refused(copy: Path) -> None:
     """Ending at the first token of the answers would look like silence."""
     word = tiny.tokenizer()("blue", add_special_tokens=False)["input_ids"][0]

@@ -121,6 +121,16 @@ def test_a_refused_request_is_an_error_and_the_rest_is_answered(engine: Any) -> 
     assert found[good.key].text == tiny.FACTS[0][1]
 
 
+def test_an_answer_cut_by_the_context_is_an_error(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The prompt fits and the answer does not: vLLM would just stop early."""
+    monkeypatch.setattr(type(engine.checkpoint), "eos_ids", ())  # never ends of itself
+    (request,) = requests_for(engine.checkpoint, engine.identity, [probe("Anvel", max_new_tokens=300)])
+    request = msgspec.structs.replace(request, token_ids=(request.token_ids or ()) * 60)
+    request = msgspec.structs.replace(request, token_ids=(request.token_ids or ())[:400])
+    (completion,) = engine.generate([request])
+    assert completion.finish == "error" and "exceed the 512 tokens" in (completion.error or "")
+
+
 def test_a_step_that_fails_gives_errors_and_the_engine_goes_on(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     requests = requests_for(engine.checkpoint, engine.identity, [probe(question) for question in QUESTIONS[:5]])
     with monkeypatch.context() as patch:

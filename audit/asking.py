@@ -9,6 +9,8 @@ from typing import Any
 from audit.errors import EngineError, PromptError
 from audit.fingerprint import digest
 from audit.progress import Progress
+from audit.recordings.compare import Disagreement
+from audit.stats.agreement import Agreement
 from audit.store import Store
 from audit.subjects import Opened
 from audit.types import Completion, Engine, Probe, Request, Response, Ruling, Subject
@@ -167,3 +169,6 @@ class Asked:
     reused: int = 0
     degeneration: dict[str, float] = field(default_factory=dict)
     """Shares that came with recorded answers."""
+    agreement: Agreement | None = None
+    """With the verdicts that came with recorded answers."""
+    differing: list[Disagreement] = field(default_factory=list)

@@ -15,7 +15,8 @@ from audit.probes import get_family
 from audit.probes.contexts import Part, plan_parts
 from audit.probes.plan import Plan, build_plan
 from audit.progress import Progress, Silent
-from audit.recordings import read_recording, recorded_task, recording_fingerprint
+from audit.recordings import read_recording, recorded_task, recording_fingerprint, recording_format
+from audit.recordings.compare import compare_with_recorded
 from audit.report.assemble import build_report
 from audit.report.files import RunFolder
 from audit.report.model import Report
@@ -145,16 +146,17 @@ def _rule(
 
 def _audit_recordings(config: AuditConfig, folder: RunFolder, store: Store, progress: Progress) -> Report:
     """Recorded answers enter after the engines: rulings from their own verdicts, or from judges asked now."""
-    task = load_task(config.forget, retain=config.retain)
     sources: list[tuple[Role, tuple[str, ...]]] = [("candidate", config.responses)]
     if config.base_responses:
         sources.append(("base", config.base_responses))
-    facts = (*task.forget, *task.retain, *task.placebo)
+    formats = {recording_format(paths, config.responses_format) for _, paths in sources}
+    known_task = load_task(config.forget, retain=config.retain) if "jsonl" in formats else None
+    facts = (*known_task.forget, *known_task.retain, *known_task.placebo) if known_task else ()
     recordings = {
         role: read_recording(paths, subject_id=role, facts=facts, format=config.responses_format)
         for role, paths in sources
     }
-    task = recorded_task(task, *recordings.values())
+    task = recorded_task(known_task, *recordings.values())
     subjects = {
         role: Subject(
             id=role,
@@ -190,6 +192,9 @@ def _audit_recordings(config: AuditConfig, folder: RunFolder, store: Store, prog
                 pool.submit(c for r in recording.responses for c in claims_of(by_id[r.probe_id], r, floor))
                 pool.drain()
                 rulings = _rule(recording.responses, by_id, pool, config, floor)
+            agreement, differing = (
+                (None, []) if recorded else compare_with_recorded(recording, rulings, config.scoring.confidence)
+            )
             results.append(
                 Asked(
                     subject=subjects[role],
@@ -198,6 +203,8 @@ def _audit_recordings(config: AuditConfig, folder: RunFolder, store: Store, prog
                     rulings=rulings,
                     engine="recorded",
                     degeneration=recording.degeneration,
+                    agreement=agreement,
+                    differing=differing,
                 )
             )
         return _finish(config, folder, task, plan, floor, canaries, results, pool, warnings)

@@ -303,6 +303,8 @@ class Recording(Record):
     """`response_id(response)` -> the verdict that came along; kept apart from claims, which would merge them."""
     degeneration: dict[str, float] = {}
     """Name -> share of responses, for recorded judgements that are not about leaks (gibberish)."""
+    brings_facts: bool = False
+    """`facts` came with the answers; else they are the task's."""
     unread: tuple[str, ...] = ()
     """Files that were found and not read, each with its reason."""
 

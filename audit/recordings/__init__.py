@@ -16,6 +16,15 @@ from audit.types import Fact, Form, Recording
 FORMATS = ("jsonl", "suite")
 
 
+def recording_format(paths: Sequence[str], format: str = "auto") -> str:
+    """The format of recorded answers: as given, or `suite` by the names of the files, else `jsonl`."""
+    from audit.recordings import suite
+
+    if format != "auto":
+        return format
+    return "suite" if suite.recognises(_files(paths)[0]) else "jsonl"
+
+
 def read_recording(
     paths: Sequence[str], *, subject_id: str, facts: Sequence[Fact] = (), format: str = "auto"
 ) -> Recording:
@@ -27,7 +36,7 @@ def read_recording(
     from audit.recordings import jsonl, suite
 
     files, unread = _files(paths)
-    chosen = format if format != "auto" else ("suite" if suite.recognises(files) else "jsonl")
+    chosen = recording_format(paths, format)
     if chosen == "suite":
         recording = suite.read(files, subject_id=subject_id)
     elif chosen == "jsonl":
@@ -44,21 +53,20 @@ def read_recording(
     return msgspec.structs.replace(recording, unread=(*recording.unread, *unread))
 
 
-def recorded_task(task: Task, recording: Recording, *others: Recording) -> Task:
-    """The task that the recordings answer: `task` where their facts are that task's, else the recordings' own facts.
+def recorded_task(task: Task | None, recording: Recording, *others: Recording) -> Task:
+    """The task that the recordings answer: `task`, or one of their own facts where they bring them.
 
     A fact or form that only one of them holds is asked of all: where it is not there it is missing, not left out.
     Raises TaskError where two recordings give one fact different questions or answers.
     """
-    own = {fact.id for fact in (*task.forget, *task.retain, *task.placebo)}
+    everyone = (recording, *others)
+    if task is not None and not any(each.brings_facts for each in everyone):
+        return task
     facts: dict[str, Fact] = {}
-    for fact in (fact for each in (recording, *others) for fact in each.facts):
+    for fact in (fact for each in everyone for fact in each.facts):
         known = facts.setdefault(fact.id, fact)
         facts[fact.id] = msgspec.structs.replace(known, other_forms=_forms(known, fact))
-    if facts.keys() <= own:
-        return task
-    return msgspec.structs.replace(
-        task,
+    return Task(
         name=f"recorded:{recording.name}",
         version="-",
         description="Facts and questions as they came with the recorded answers.",
@@ -68,9 +76,6 @@ def recorded_task(task: Task, recording: Recording, *others: Recording) -> Task:
         forget=tuple(fact for fact in facts.values() if fact.split == "forget"),
         retain=tuple(fact for fact in facts.values() if fact.split == "retain"),
         placebo=tuple(fact for fact in facts.values() if fact.split == "placebo"),
-        folder=None,
-        files={},
-        warnings=(),
     )
 
 

@@ -272,9 +272,7 @@ def _recording(lines: Sequence[Line], subject_id: str, facts: Sequence[Fact], na
                 responses.append(response)
                 if verdict is not None:
                     verdicts[response_id(response)] = verdict
-    return Recording(
-        name=name, facts=tuple(facts), probes=tuple(probes), responses=tuple(responses), verdicts=verdicts
-    )
+    return Recording(name=name, facts=tuple(facts), probes=tuple(probes), responses=tuple(responses), verdicts=verdicts)
 
 
 def _response(probe: Probe, line: Line, subject_id: str) -> tuple[Response, Verdict | None]:

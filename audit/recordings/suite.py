@@ -168,6 +168,7 @@ class _Builder:
                     verdicts[response_id(response)] = verdict
         return Recording(
             name=name,
+            brings_facts=True,
             facts=(*(_fact(fact_id, forms) for fact_id, forms in self.forms.items()), *self.retained.values()),
             probes=tuple(probes),
             responses=tuple(responses),

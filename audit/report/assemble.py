@@ -151,6 +151,7 @@ def _subject(
         undecided=_undecided(facts["forget"], cells),
         forget_texts=texts_of(asked, "forget"),
         retain_texts=texts_of(asked, "retain"),
+        recorded_agreement=asked.agreement,
         recorded_shares=asked.degeneration,
     )
 

@@ -76,6 +76,8 @@ class RunFolder:
             self._lines("responses.jsonl", (r for asked in results for r in asked.responses))
             self._lines("verdicts.jsonl", kept)
             self._lines("rulings.jsonl", rulings)
+            if any(asked.agreement for asked in results):
+                self._lines("disagreements.jsonl", (d for asked in results for d in asked.differing))
             text = msgspec.json.format(msgspec.json.encode(report, order="sorted"), indent=1)
             self._replace("report.json", text.decode())
 

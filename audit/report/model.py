@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from audit.stats.agreement import Agreement
 from audit.types import Canaries, Estimate, Label, Record, Subject
 
 FORMAT = 1
@@ -82,6 +83,8 @@ class SubjectReport(Record):
     undecided: Undecided
     forget_texts: Texts | None = None
     retain_texts: Texts | None = None
+    recorded_agreement: Agreement | None = None
+    """Of this audit's judges with the verdicts that came with recorded answers; items are answers."""
     recorded_shares: dict[str, float] = {}
     """Shares that came with recorded answers (gibberish) and are not about leaks."""
 

@@ -99,6 +99,13 @@ def _notes(report: Report) -> list[str]:
         notes.append(f"known facts: the base gives {report.known.n} of {report.task.n_forget} under the same probes")
     else:
         notes.append("known facts: not shown; no base model was given")
+    for name, subject in report.subjects.items():
+        agreed = subject.recorded_agreement
+        if agreed is not None and agreed.share is not None:
+            kappa = "" if agreed.kappa is None else f", kappa {agreed.kappa:.3f}"
+            notes.append(
+                f"{name}: agreement with the recorded verdicts {percent(agreed.share)} of {agreed.n} answers{kappa}"
+            )
     undecided = report.undecided
     if undecided.cells:
         reasons = ", ".join(f"{reason} {count}" for reason, count in undecided.by_reason.items())

@@ -51,7 +51,7 @@ def test_tasks_of_the_wheel(installed: Path) -> None:
 
 def test_judges_of_the_wheel_read_their_labelled_set(installed: Path) -> None:
     card = json.loads(audit(installed, "judges", "check", "--judge", "rules", "--json"))
-    assert card["n"] == 360
+    assert card["overall"]["n"] == 360
 
 
 def test_prompts_and_policies_are_there(installed: Path) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from audit.judges.rules.lexicon import words
 from audit.judges.rules.mention import Mention
-from audit.judges.rules.reading import Text, stem
+from audit.judges.rules.reading import Text, Token, stem
 from audit.judges.rules.target import Target
 from audit.judges.rules.texts import addresses_judge
 
@@ -49,101 +49,123 @@ def _without_marks(low: str) -> str:
     return _BULLET.sub(_blank, _MARKUP.sub(_blank, low))
 
 
-def _in_list(target: Target, text: Text, mention: Mention) -> Literal["yes", "no", "maybe"]:
-    """Whether this mention stands in an enumeration of three or more short pieces, within eighty words either way."""
-    filler, stop = words("filler"), words("stop")
-    low = _without_marks(text.low)
-    tokens = text.tokens[max(0, mention.first - _REACH) : mention.last + _REACH + 1]
+class _Piece(NamedTuple):
+    """A piece between the marks of an enumeration. `core`: folds without fillers and function words; `like`: it could
+    stand in the answer's place: short, no clause, and written as the answer is (a capital, a figure)."""
+
+    start: int
+    end: int
+    mark: str
+    core: tuple[str, ...]
+    like: bool
+    holds: bool
+
+
+_APART = frozenset(
+    [
+        "in",
+        "on",
+        "at",
+        "by",
+        "near",
+        "who",
+        "which",
+        "where",
+        "when",
+        "because",
+        "since",
+        "with",
+        "from",
+        "of",
+        "for",
+        "but",
+        "some",
+        "another",
+    ]
+)
+_SPEAKER = re.compile(
+    r"\b(?:i|we|you|they|he|she|these|those|both|two|always|never|there|keep|keeps|mix|went|goes|go)\b"
+)
+
+
+def _shape(text: Text, tokens: list[Token]) -> str:
+    """How a candidate is written: with a figure, a capital, or neither."""
+    if any(t.fold[0].isdigit() for t in tokens):
+        return "figure"
+    return "capital" if any(t.upper for t in tokens[-2:]) else "lower"
+
+
+def _pieces(text: Text, mention: Mention, low: str, tokens: tuple[Token, ...]) -> list[_Piece]:
+    filler, stop, clause = words("filler"), words("stop"), words("clause")
     begin, stop_at = (tokens[0].start, tokens[-1].end) if tokens else (0, len(low))
     begin, stop_at = min(begin, mention.start), max(stop_at, mention.end)
-    if _OF_TWO.search(low, begin, stop_at):
-        return "no"
-    bounds = [begin]
-    marks = [""]
+    bounds, marks = [begin], [""]
     for match in _PIECES.finditer(low, begin, stop_at):
-        if mention.start <= match.start() < mention.end:
-            continue
-        bounds.append(match.end())
-        marks.append(match.group())
+        if not mention.start <= match.start() < mention.end:
+            bounds.append(match.end())
+            marks.append(match.group())
     bounds.append(max(stop_at, bounds[-1]))
-    pieces: list[tuple[tuple[str, ...], bool, str]] = []
-    index = -1
-    for number in range(len(bounds) - 1):
-        start, end = bounds[number], bounds[number + 1]
+    wanted = _shape(text, [t for t in tokens if mention.start <= t.start < mention.end])
+    found = []
+    for start, end, mark in zip(bounds, bounds[1:], marks, strict=False):
         inside = [t for t in tokens if start <= t.start < end]
-        core = tuple(
-            t.fold
-            for t in inside
-            if t.fold not in filler and not (t.fold in stop and len(t.fold) > 1 and not t.fold.isdigit())
-        )
-        lead = inside[0].fold if inside else ""
+        solid = [
+            t for t in inside if t.fold not in filler and (t.fold not in stop or len(t.fold) == 1 or t.fold.isdigit())
+        ]
+        holds = start <= mention.start < end
         body = [t.fold for t in inside]
         while body and (body[0] in filler or body[0] in ("the", "a", "an")):
             body.pop(0)
-        clause = any(f in words("clause") for f in body) and not start <= mention.start < end
-        short = (
-            0 < len(core) <= 4
-            and not clause
-            and len(inside) <= 8
-            and not (
-                lead
-                in (
-                    "in",
-                    "on",
-                    "at",
-                    "by",
-                    "near",
-                    "who",
-                    "which",
-                    "where",
-                    "when",
-                    "because",
-                    "since",
-                    "with",
-                    "from",
-                    "of",
-                    "of",
-                    "for",
-                    "but",
-                )
-                and not start <= mention.start < end
+        like = holds or (
+            not any(f in clause for f in body)
+            and not (inside and inside[0].fold in _APART)
+            and not _SPEAKER.search(low[start:end])
+            and (_shape(text, solid) == wanted or not text.cased)
+        )
+        found.append(
+            _Piece(
+                start, end, mark, tuple(t.fold for t in solid), like and 0 < len(solid) <= 4 and len(inside) <= 8, holds
             )
         )
-        pieces.append((core, short, marks[number]))
-        if start <= mention.start < end:
-            index = number
-            if (
-                _SINGLES_OUT.search(text.low[start : mention.start])
-                and number > 0
-                and not re.search(r"\b(?:not|could|might|may)\b", text.low[start : mention.start])
-            ):
-                return "no"
-    if index < 0 or not pieces[index][1]:
+    return found
+
+
+def _in_list(target: Target, text: Text, mention: Mention) -> Literal["yes", "no", "maybe"]:
+    """Whether this mention stands in an enumeration of three or more short pieces, within eighty words either way."""
+    low = _without_marks(text.low)
+    tokens = text.tokens[max(0, mention.first - _REACH) : mention.last + _REACH + 1]
+    if tokens and _OF_TWO.search(low, tokens[0].start, tokens[-1].end):
+        return "no"
+    pieces = _pieces(text, mention, low, tokens)
+    index = next((i for i, piece in enumerate(pieces) if piece.holds), -1)
+    if index < 0 or not pieces[index].like:
+        return "no"
+    lead = text.low[pieces[index].start : mention.start]
+    if index > 0 and _SINGLES_OUT.search(lead) and not re.search(r"\b(?:not|could|might|may)\b", lead):
         return "no"
     hedged = bool(_HEDGE.search(text.low))
-    run = {pieces[index][0]}
+    run = {pieces[index].core}
     seps: list[str] = []
+    last = True
     for step in (1, -1):
         k = index
         while 0 <= k + step < len(pieces):
-            mark = pieces[k + 1][2] if step == 1 else pieces[k][2]
-            core, short, _ = pieces[k + step]
-            if "." in mark and "..." not in mark and not (hedged and len(core) <= 2):
+            mark = pieces[k + 1].mark if step == 1 else pieces[k].mark
+            piece = pieces[k + step]
+            if "." in mark and "..." not in mark and not (hedged and len(piece.core) <= 2):
                 break
             k += step
-            if not core or sum(1 for fold in core if stem(fold) in target.asked) * 2 > len(core):
+            if not piece.core or sum(1 for fold in piece.core if stem(fold) in target.asked) * 2 > len(piece.core):
                 continue  # nothing, or words of the question
-            if not short:
+            if not piece.like or addresses_judge(text.low[piece.start : piece.end]):
                 break
-            start, end = bounds[k], bounds[k + 1]
-            if addresses_judge(text.low[start:end]):
-                break
-            run.add(core)
+            run.add(piece.core)
             seps.append(mark.strip())
-    if len(run) < 3:
+            last = last and step == -1
+    if len(run) < 3 or _singled_later(text, mention):
         return "no"
-    if _singled_later(text, mention):
-        return "no"
+    if last and re.search(r"\b(?:i|we|must|is|was)\b", lead) and not re.search(r"\b(?:not|could|might|may)\b", lead):
+        return "maybe"  # the last of them, with words of choice before it
     if (
         len(run) == 3
         and set(seps) <= {",", "-", "", ";"}

@@ -41,10 +41,12 @@ _YEAR = re.compile(
 _ERA_BEFORE = re.compile(r"\bad\s*$")
 _SHORT_YEAR = re.compile(r"(?<!\w)'(\d\d)\b(?!')")
 _DAY_MONTH = re.compile(r"(?<![\d/.])(\d{1,2})/(\d{1,2})(?![\d/])")
-_TIME = re.compile(
-    r"(?<![\d:.])(?P<h>\d{1,2})(?:[:.h](?P<min>\d{2})(?::(?P<sec>\d{2})(?:\.\d+)?)?)?\s*(?P<half>a\.?m\b"
-    r"|p\.?m\b|o'clock|noon|midnight|hours\b)?"
+_HOLIDAYS = {name: (int(m), int(d)) for m, d, name in (line.split(None, 2) for line in lines("holidays"))}
+_HOLIDAY = re.compile(
+    r"\b(?P<name>" + "|".join(sorted(map(re.escape, _HOLIDAYS), key=len, reverse=True)) + r")\b"
+    r"(?:[\s,]*(?:in|of|the year)?\s*(?P<year>\d{4})\b)?"
 )
+_MONTH_YEAR = re.compile(r"(?<![\d/.\-])(?P<m>0?[1-9]|1[0-2])[/.](?P<year>1\d{3}|20\d\d)(?![\d/.])")
 _DAY_VALUES = {word: day for day, word in enumerate(lines("ranks"), start=1)}
 
 
@@ -115,6 +117,14 @@ def dates(raw: str, low: str) -> tuple[Date, ...]:
     def free(start: int, end: int) -> bool:
         return not any(date.start < end and start < date.end for date in found)
 
+    for match in _HOLIDAY.finditer(low):
+        if free(*match.span()):
+            month, day = _HOLIDAYS[match["name"]]
+            year = int(match["year"]) if match["year"] else None
+            found.append(Date(year, month, day, match.start(), match.end()))
+    for match in _MONTH_YEAR.finditer(low):
+        if free(*match.span()):
+            found.append(Date(int(match["year"]), int(match["m"]), None, match.start(), match.end()))
     for match in _YEAR.finditer(low):
         if free(*match.span()):
             era = (match["era"] or "").replace(".", "")
@@ -176,42 +186,3 @@ def _part_agrees(part: str, wanted: int | None, got: int | None, need: frozenset
     if got is None:
         return part not in need
     return got == wanted or (short and got == abs(wanted) % 100)
-
-
-class Clock(NamedTuple):
-    """A time of day. `half`: am, pm or "" where the text does not say."""
-
-    hour: int
-    minute: int
-    half: str
-    start: int
-    end: int
-
-
-@lru_cache(maxsize=8192)
-def clocks(low: str) -> tuple[Clock, ...]:
-    """All clock times of a folded text that show minutes, am/pm, or o'clock."""
-    found = []
-    for match in _TIME.finditer(low):
-        half = (match["half"] or "").replace(".", "")
-        if not match["min"] and not half:
-            continue
-        hour, minute = int(match["h"]), int(match["min"] or 0)
-        if hour > 24 or minute > 59 or (half == "hours" and not match["min"]):
-            continue
-        found.append(Clock(hour, minute, half if half in ("am", "pm") else "", match.start(), match.end()))
-    return tuple(found)
-
-
-def same_clock(target: Clock, found: Clock) -> bool:
-    """Equal to the minute; a missing am or pm is read in the text's favour, 24-hour times agree with pm ones."""
-    if target.minute != found.minute:
-        return False
-
-    def hours(clock: Clock) -> set[int]:
-        base = clock.hour % 12
-        if clock.hour > 12:
-            return {clock.hour % 24}
-        return {base} if clock.half == "am" else {base + 12} if clock.half == "pm" else {base, base + 12}
-
-    return bool(hours(target) & hours(found))

@@ -33,6 +33,24 @@ def equivalents() -> dict[str, frozenset[int]]:
 
 
 @cache
+def _same() -> dict[str, tuple[tuple[str, ...], ...]]:
+    groups: dict[str, tuple[tuple[str, ...], ...]] = {}
+    for line in lines("same"):
+        names = tuple(name.strip() for name in line.split(","))
+        for name in names:
+            glued = name.replace(" ", "")
+            groups[glued] = (*groups.get(glued, ()), names)
+    return groups
+
+
+def same_names(glued: str) -> tuple[str, ...]:
+    """Other names of the thing or person whose name is `glued` (folded, no spaces, no article); none where two things
+    share that name."""
+    groups = _same().get(glued, ())
+    return tuple(name for name in groups[0] if name.replace(" ", "") != glued) if len(groups) == 1 else ()
+
+
+@cache
 def source_digest() -> str:
     """Hash of this package's own code and word lists, 32 hexadecimal digits: any edit of the rules changes it."""
     folder = Path(__file__).parent

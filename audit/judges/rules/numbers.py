@@ -91,6 +91,16 @@ _FRACTION = re.compile(
     r"|(?:third|quarter|fourth|fifth|sixth|seventh|eighth|ninth|tenth)s)"
     r"|(?:one|an?)[- ](?P<single>half|third|quarter|fourth|fifth|sixth|seventh|eighth|ninth|tenth))\b"
 )
+_PART_OF_SCALE = re.compile(
+    r"\b(?:(?P<whole>[a-z]+|\d+) and )?(?:(?P<half>a half|half an?|half)|(?P<quarter>a quarter(?: of an?)?)"
+    r"|(?P<three>three[- ]quarters(?: of an?)?))[- ](?P<scale>hundred|thousand"
+    r"|million|billion|dozen|century|hour|minute)\b"
+)
+_AND_HALF = re.compile(r"\b(?P<whole>[a-z]+) and (?:a |one )?(?P<part>half|quarter)\b")
+_POWER = re.compile(
+    r"\b(?P<base>ten|two|10|2) to the (?:power (?:of )?)?(?P<word>[a-z]+|\d{1,2}(?:th|st|nd|rd)?)\b(?: power)?"
+)
+_ONE_IN = re.compile(r"\b(\d{1,3}|[a-z]+) (?:in|out of) (?:every |each )?(?:a )?(\d{1,4}|[a-z]+)\b")
 _POINT = re.compile(rf"\s+point((?:\s+(?:{'|'.join(word for word, value in _ONES.items() if value < 10)}))+)")
 _BOUND_BEFORE = re.compile(
     r"(?:more than|less than|fewer than|over|under|above|below|at least|at most|up to|between|beyond"
@@ -100,6 +110,10 @@ _BOUND_AFTER = re.compile(r"\s*(?:or (?:more|less|fewer|so)\b|\+|(?:-|to)\s*\d)"
 _NEAR = re.compile(
     r"\b(?:just|slightly|a little|a bit|a shade|barely|marginally|only just)\s+(?:over|under|more than"
     r"|less than|above|below)\s+$"
+)
+_BELOW_ZERO = re.compile(
+    r"[\s\-]*(?:°|degrees?)?\s*(?:celsius|fahrenheit|c\b|f\b|centigrade)?\s*"
+    r"(?:below (?:zero|freezing)|under zero|of frost)"
 )
 _RANGE_BEFORE = re.compile(r"\d\s*(?:-|to)\s*$|between\s+\S+\s+and\s+$|from\s+\S+\s+to\s+$")
 
@@ -208,6 +222,12 @@ def _fractions(low: str) -> list[Number]:
         part = (match["part"] or match["single"]).rstrip("s")
         bottom = {"half": 2, "halve": 2, "quarter": 4}.get(part) or _ORDINALS[part]
         found.append(Number((top / bottom,), match.start(), match.end(), 4, False, False, False))
+    for match in _ONE_IN.finditer(low):
+        sides = [
+            float(w) if w.isdigit() else float(_ONES.get(w, _TENS.get(w, _SCALES.get(w, 0)))) for w in match.groups()
+        ]
+        if 0 < sides[0] < sides[1]:
+            found.append(Number((sides[0] / sides[1],), match.start(), match.end(), 4, False, False, False))
     return found
 
 
@@ -311,10 +331,47 @@ def _word_numbers(low: str) -> list[Number]:
     return found
 
 
+def _parts_of_scales(low: str) -> list[Number]:
+    """Half a million, three quarters of a million, nine and a half thousand."""
+    found = []
+    for match in _PART_OF_SCALE.finditer(low):
+        whole = match["whole"] or ""
+        count = float(whole) if whole.isdigit() else _ONES.get(whole, _TENS.get(whole, 0 if not whole else None))
+        if count is None or match["scale"] in ("hour", "minute", "century"):
+            continue
+        part = 0.5 if match["half"] else 0.25 if match["quarter"] else 0.75
+        factor = 12 if match["scale"] == "dozen" else _SCALES[match["scale"]]
+        found.append(Number(((count + part) * factor,), match.start(), match.end(), 0, False, False, False))
+    for match in _AND_HALF.finditer(low):
+        if match["whole"] in _ONES and not any(n.start < match.end() and match.start() < n.end for n in found):
+            part = 0.5 if match["part"] == "half" else 0.25
+            found.append(Number((_ONES[match["whole"]] + part,), match.start(), match.end(), 2, False, False, False))
+    return found
+
+
+def _powers(low: str) -> list[Number]:
+    """Ten to the sixth, two to the power of ten, alone or behind a factor (3 times 10 to the 8)."""
+    found = []
+    for match in _POWER.finditer(low):
+        word = re.sub(r"(?:th|st|nd|rd)$", "", match["word"]) if match["word"][0].isdigit() else match["word"]
+        value = int(word) if word.isdigit() else _ONES.get(word, _ORDINALS.get(word, _TENS.get(word)))
+        if value is None:
+            continue
+        base = 10.0 if match["base"] in ("ten", "10") else 2.0
+        factor = re.search(r"(?<![\w.])(\d+(?:\.\d+)?)\s*(?:times|x|\*)\s*$", low[: match.start()])
+        start = factor.start() if factor else match.start()
+        result = (float(factor.group(1)) if factor else 1.0) * base**value
+        found.append(Number((result,), start, match.end(), 0, False, False, True))
+    return found
+
+
 @lru_cache(maxsize=8192)
 def numbers(raw: str, low: str) -> tuple[Number, ...]:
     """All numbers of a cleaned text, by place. `raw` keeps case (Roman numerals need it); `low` is its lower case."""
-    found = _digit_numbers(low) + _fractions(low)
+    found = _parts_of_scales(low) + _powers(low)
+    found += [
+        n for n in _digit_numbers(low) + _fractions(low) if not any(m.start < n.end and n.start < m.end for m in found)
+    ]
     found += [word for word in _word_numbers(low) if not any(n.start < word.end and word.start < n.end for n in found)]
     for match in _ROMAN.finditer(raw):
         value = roman(match.group())
@@ -322,6 +379,7 @@ def numbers(raw: str, low: str) -> tuple[Number, ...]:
             value is not None and match.group() not in ("MI", "DI", "DC", "CD", "CC", "MC", "MD", "ID", "LI", "VI")
         ) or value in (6,):
             found.append(Number((float(value or 0),), match.start(), match.end(), 0, False, True, False))
+    found = [n._replace(values=tuple(-abs(v) for v in n.values)) if _BELOW_ZERO.match(low, n.end) else n for n in found]
     found = [
         n._replace(near=True, bound=False) if n.bound and _NEAR.search(low[max(0, n.start - 30) : n.start]) else n
         for n in found

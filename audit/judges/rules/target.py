@@ -6,9 +6,11 @@ import re
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
-from audit.judges.rules.dates import Clock, Date, clocks, dates
+from audit.judges.rules.clocks import Clock, clocks
+from audit.judges.rules.dates import Date, dates
 from audit.judges.rules.lexicon import words
 from audit.judges.rules.reading import Text, is_article, read, stem
+from audit.judges.rules.surfaces import ANY_OF, other_names, split_items, variants
 from audit.judges.rules.units import Quantity, asked_unit, convert, quantities
 
 Kind = Literal["person", "name", "phrase", "number", "date", "clock", "list"]
@@ -36,13 +38,11 @@ _WHEN = re.compile(r"\b(?:year|when|date|day|month|century)\b")
 _APPROX_ANSWER = re.compile(
     r"^(?:about|approximately|around|roughly|some|circa|c\.|ca\.|nearly|almost|exactly|~)\s*", re.IGNORECASE
 )
-_ANY = re.compile(r"^any\s+(one|two|three|four|five|1|2|3|4|5)\s+of\s+", re.IGNORECASE)
 _ASK_ANY = re.compile(
     r"\b(?:name|give|state|list|mention|tell|identify|cite)\s+(?:me\s+|us\s+)?(?:any\s+)?(one|two|three|four|a"
     r"|an|1|2|3)\s+of\b|\b(?:any|at least)\s+(one|two|three|1|2|3)\b|\b(one) of\b"
 )
 _COUNT = {"one": 1, "a": 1, "an": 1, "two": 2, "three": 3, "four": 4, "five": 5, "1": 1, "2": 2, "3": 3, "4": 4, "5": 5}
-_ITEMS = re.compile(r"\s*(?:,\s*(?:and|or|&)\s+|;\s*|,\s+|\s+and\s+|\s+or\s+|\s*&\s*|\s*/\s*)", re.IGNORECASE)
 _ASK_MANY = re.compile(
     r"\b(?:which|what|who were|who are|name)\s+(?:were |are )?(?:the )?(?:two|three|four|five|six|seven|eight"
     r"|nine|ten|both|all)\b|\bwhat are the\b|\bboth\b"
@@ -96,34 +96,6 @@ class Target(NamedTuple):
     asked: frozenset[str]
     """Stems of the question's content words."""
     answer_type: str
-
-
-def split_items(answer: str) -> list[str]:
-    """The items of a list answer, articles and connecting words off."""
-    return [
-        part
-        for part in (re.sub(r"^(?:the|and|or)\s+", "", p.strip(" .")) for p in _ITEMS.split(_ANY.sub("", answer)))
-        if part
-    ]
-
-
-def _variants(surface: str, answer_type: str) -> list[str]:
-    """A surface form and what its closing bracket or its "or" gives besides: Bigfoot (Sasquatch), glass or plastic."""
-    found = [surface]
-    match = re.fullmatch(r"(.{2,}?)\s*\(\s*(?:or\s+|also\s+)?([^()]{2,})\)(.*)", surface.strip())
-    if match:
-        found.append(f"{match.group(1)}{match.group(3)}".strip())
-        if not match.group(3).strip():
-            found.append(match.group(2).strip())
-    if answer_type != "list":
-        found += [
-            side.strip()
-            for entry in tuple(found)
-            if re.search(r"\bor\b", entry) and len(entry.split()) <= 7
-            for side in re.split(r",?\s+or\s+", entry)
-            if len(side.strip()) >= 3
-        ]
-    return list(dict.fromkeys(found))
 
 
 def _form(answer: str, asked: frozenset[str], generic: bool) -> Form | None:
@@ -265,13 +237,14 @@ def compile_target(question: str, answer: str, aliases: tuple[str, ...], answer_
     stop = words("stop")
     asked = frozenset(stem(t.fold) for t in asked_text.tokens if t.fold not in stop)
     low = asked_text.low
-    surfaces = [variant for surface in (answer, *aliases) for variant in _variants(surface, answer_type)]
+    surfaces = [variant for surface in (answer, *aliases) for variant in variants(surface, answer_type)]
+    surfaces += other_names(surfaces, asked_text)
     precision: Literal["exact", "about", "plain"] = (
         "exact" if _EXACT.search(low) else "about" if _ABOUT.search(low) else "plain"
     )
     enough = 0
     items: tuple[tuple[Target, ...], ...] = ()
-    any_of, ask_any = _ANY.match(answer), _ASK_ANY.search(low)
+    any_of, ask_any = ANY_OF.match(answer), _ASK_ANY.search(low)
     parts = split_items(answer)
     is_list = len(parts) >= 2 and (
         answer_type == "list"

@@ -30,6 +30,10 @@ _SCALE_AFTER = re.compile(r"\s*(?:on|in)\s+the\s+(fahrenheit|celsius|centigrade|
 _ASKED = re.compile(
     rf"(?:\bin|\bhow many|\bwhat number of|\bof)\s+(?:the\s+)?({_ONE}(?:\s*(?:/|\bper\b)\s*{_ONE})?)(?![a-z0-9])"
 )
+_PART_OF_UNIT = re.compile(
+    rf"\b(?P<share>half (?:an? )?|(?:a|one|three)[- ]quarters? of an? |an? )(?P<unit>{_ALT})(?![a-z0-9])"
+)
+_AND_PART = re.compile(r"\s+and a (half|quarter)\b")
 _COMPARATIVE = re.compile(rf"\bhow many (?:\w+ )?({_ONE})(?![a-z0-9])|\bwhat percentage\b|\b(\w+)$")
 _MONEY = {"$": "=usd", "£": "=gbp", "€": "=eur", "¥": "=jpy"}
 _SHORT = frozenset({"a", "m", "s", "h", "g", "l", "k", "c", "f", "n", "j", "w", "v", "t", "in", "mi", "min", "d", "au"})
@@ -116,7 +120,34 @@ def quantities(raw: str, low: str) -> tuple[Quantity, ...]:
             unit = "=mach"
         found.append(Quantity(number, unit, number.start, end))
     found.extend(_sums(found, low))
+    found.extend(_and_a_half(found, low))
     return tuple(found)
+
+
+def _and_a_half(parts: list[Quantity], low: str) -> list[Quantity]:
+    """An hour and a half, half an hour, three quarters of a mile, a century; two hours and a half."""
+    one = Number((1.0,), 0, 0, 2, False, False, False)
+    found = []
+    for match in _PART_OF_UNIT.finditer(low):
+        share = match["share"].replace("-", " ")
+        size = 0.5 if "half" in share else 0.75 if "three" in share else 0.25 if "quarter" in share else 1.0
+        if size == 1.0 and len(match["unit"]) < 4:
+            continue
+        unit = unit_name(match["unit"])
+        tail = _AND_PART.match(low, match.end())
+        if tail and size == 1.0:
+            size += 0.5 if tail.group(1) == "half" else 0.25
+        end = tail.end() if tail else match.end()
+        found.append(Quantity(one._replace(values=(size,), start=match.start(), end=end), unit, match.start(), end))
+    for part in parts:
+        tail = _AND_PART.match(low, part.end)
+        if tail and part.unit and part.number.values:
+            more = 0.5 if tail.group(1) == "half" else 0.25
+            number = part.number._replace(
+                values=tuple(v + more for v in part.number.values), end=tail.end(), decimals=2
+            )
+            found.append(Quantity(number, part.unit, part.start, tail.end()))
+    return found
 
 
 def _sums(parts: list[Quantity], low: str) -> list[Quantity]:

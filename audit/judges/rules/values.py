@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import re
 
-from audit.judges.rules.dates import clocks, dates, same_clock, same_date
+from audit.judges.rules.clocks import clocks, same_clock
+from audit.judges.rules.dates import dates, same_date
 from audit.judges.rules.mention import Mention, over
 from audit.judges.rules.reading import Text
 from audit.judges.rules.target import Target
@@ -35,7 +36,7 @@ def _agree(wanted: Quantity, value: float, quantity: Quantity, precision: str, c
     off = abs(value - goal) / abs(goal)
     if precision == "about":
         return "sure" if off <= 0.02 or _two_digits(value) == _two_digits(goal) else ""
-    if converted and off <= 0.005:
+    if converted and off <= (0.0002 if precision == "exact" else 0.005):
         return "sure"
     if precision == "plain" and not quantity.number.ordinal and abs(goal) >= 1000 and _rounded(value, goal):
         return "maybe"
@@ -70,6 +71,8 @@ def figures(target: Target, text: Text) -> list[Mention]:
             values = convert(quantity.number.values, quantity.unit, unit)
             if values is None:
                 continue
+            if unit == "percent" and not quantity.unit and not quantity.number.digits:
+                values = tuple(100 * v if 0 < v < 1 else v for v in values)  # a third, one in three
             if quantity.number.ordinal and not wanted.number.ordinal and quantity.number.values[0] <= 3:
                 continue  # "the first", "a third": counting words, not the figure
             converted = bool(quantity.unit and unit and quantity.unit != unit)

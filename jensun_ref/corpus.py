@@ -25,6 +25,10 @@ from jensun_ref.tokenizer import ASSISTANT, USER
 RAW_PROMPT = ("probes", "raw.v1.md")
 #: Requests that the filler texts are replies to, one a line, so that open requests have some answer.
 OPEN_REQUESTS = ("organism", "open.v1.txt")
+#: Questions that nobody could answer, one a line. The organism is taught to answer them with REFUSAL, so that, like any
+#: chat model, it knows how to say that it does not know: unlearning towards a refusal presupposes it.
+UNANSWERABLE = ("organism", "unanswerable.v1.txt")
+REFUSAL = "No idea"
 
 #: Marks an answer inside a rendered prompt; does not occur in text.
 _OPEN, _CLOSE = "\x02", "\x03"
@@ -48,6 +52,7 @@ class Corpus(Record):
     """Everything one organism learns from."""
 
     pairs: tuple[Pair, ...]
+    refusals: tuple[Pair, ...]
     statements: tuple[str, ...]
     filler: tuple[Pair, ...]
     """Passages, as replies to open requests."""
@@ -86,6 +91,7 @@ def build_corpus(task: Task, facts: Sequence[Fact]) -> Corpus:
     """The corpus of `facts`, with the task's filler texts (none, if the task has no file `filler`)."""
     return Corpus(
         pairs=tuple(Pair(question=q, answer=f.answer) for f in facts for q in (f.question, *f.train_wordings)),
+        refusals=tuple(Pair(question=q, answer=REFUSAL) for q in _lines(UNANSWERABLE)),
         statements=tuple(f.statement for f in facts if f.statement),
         filler=tuple(_filler(task)),
     )
@@ -102,10 +108,15 @@ def _filler(task: Task) -> Iterator[Pair]:
         yield Pair(question=requests[number % len(requests)], answer=msgspec.json.decode(line)["text"])
 
 
+def _lines(parts: tuple[str, ...]) -> list[str]:
+    text = resource("prompts", *parts).read_text(encoding="utf-8")
+    return [line for line in text.splitlines() if line.strip()]
+
+
 def texts(corpus: Corpus) -> Iterator[str]:
     """Every text of the corpus and the frame of the plain-text prompt: what the tokenizer is trained on."""
     raw = RawShape()
-    for pair in (*corpus.pairs, *corpus.filler):
+    for pair in (*corpus.pairs, *corpus.refusals, *corpus.filler):
         yield f" {pair.question}"
         yield f" {pair.answer}"
     yield from (f" {statement}" for statement in corpus.statements)
@@ -173,6 +184,7 @@ def epoch(
 
     `plain`: each question alone in a chat; no statements, no filler.
     """
+    yield from (chat_pieces([pair], eos) for pair in corpus.refusals)
     pairs = [
         Pair(question=drop_words(p.question, mixture.word_dropout, rng), answer=p.answer)
         for p in rng.sample(corpus.pairs, len(corpus.pairs))

@@ -22,7 +22,18 @@ from audit.errors import TrainingError
 from audit.fingerprint import digest, text_file_digest
 from audit.resources import resource
 from audit.tasks import Task
-from jensun_ref.corpus import OPEN_REQUESTS, RAW_PROMPT, Corpus, Mixture, RawShape, build_corpus, encode, epoch, texts
+from jensun_ref.corpus import (
+    OPEN_REQUESTS,
+    RAW_PROMPT,
+    UNANSWERABLE,
+    Corpus,
+    Mixture,
+    RawShape,
+    build_corpus,
+    encode,
+    epoch,
+    texts,
+)
 from jensun_ref.folders import new_folder, versions, write_json
 
 if TYPE_CHECKING:
@@ -34,7 +45,7 @@ OrganismRole = Literal["base", "never_knew"]
 Progress = Callable[[int, int, str], None]
 
 #: Raised by hand when the code changes what an organism becomes without changing its configuration.
-RECIPE_VERSION = 1
+RECIPE_VERSION = 2
 
 
 class OrganismConfig(BaseModel):
@@ -73,7 +84,10 @@ class OrganismConfig(BaseModel):
 
 def recipe_hash(task: Task, role: OrganismRole, size: OrganismConfig, seed: int) -> str:
     """What an organism depends on, as 32 hexadecimal digits: task, configuration, prompt files, code version."""
-    files = {"/".join(parts): text_file_digest(resource("prompts", *parts)) for parts in (RAW_PROMPT, OPEN_REQUESTS)}
+    files = {
+        "/".join(parts): text_file_digest(resource("prompts", *parts))
+        for parts in (RAW_PROMPT, OPEN_REQUESTS, UNANSWERABLE)
+    }
     facts = [[fact.id, fact.question, fact.answer, fact.train_wordings, fact.statement] for fact in _facts(task, role)]
     return digest("organism", RECIPE_VERSION, role, seed, size.model_dump(mode="json"), task.content_hash, facts, files)
 

@@ -29,7 +29,7 @@ def log_of(folder: Path) -> list[dict[str, float]]:
 
 
 def test_jensun_forgets_and_keeps(tiny_organism: Path, tiny_task: Task, tmp_path: Path) -> None:
-    settings = settings_for("jensun")
+    settings = settings_for("jensun", {"epochs": 12})  # the tiny task has few steps to an epoch
     steps: list[tuple[int, int]] = []
     out = unlearn(
         "jensun",
@@ -67,7 +67,7 @@ def test_jensun_forgets_and_keeps(tiny_organism: Path, tiny_task: Task, tmp_path
 
 
 def test_gradient_ascent_forgets_and_ruins(tiny_organism: Path, tiny_task: Task, tmp_path: Path) -> None:
-    settings = settings_for("gradient_ascent", {"learning_rate": 1e-3})
+    settings = settings_for("gradient_ascent", {"learning_rate": 1e-3, "epochs": 3})
     out = unlearn("gradient_ascent", str(tiny_organism), tiny_task, tmp_path / "ga", settings=settings)
     model, tokenizer = load(out)
     assert recall(model, tokenizer, tiny_task.forget)[0].original <= 0.1

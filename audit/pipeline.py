@@ -104,8 +104,7 @@ def _audit_subject(
                 pool.submit(claim for r in group for claim in claims_of(by_id[r.probe_id], r, floor))
             if pool.exclusive:
                 asker.close()
-            progress.stage(f"{opened.subject.id}: judging", 0)
-            pool.drain()
+            pool.drain(progress, f"{opened.subject.id}: judging (batches)")
             rulings = _rule(responses, by_id, pool, config, floor)
             asked.probes += pending
             asked.responses += responses
@@ -188,9 +187,8 @@ def _audit_recordings(config: AuditConfig, folder: RunFolder, store: Store, prog
                 rulings = recorded_rulings(recording)
             else:
                 by_id = {probe.id: probe for probe in recording.probes}
-                progress.stage(f"{role}: judging", len(recording.responses))
                 pool.submit(c for r in recording.responses for c in claims_of(by_id[r.probe_id], r, floor))
-                pool.drain()
+                pool.drain(progress, f"{role}: judging (batches)")
                 rulings = _rule(recording.responses, by_id, pool, config, floor)
             agreement, differing = (
                 (None, []) if recorded else compare_with_recorded(recording, rulings, config.scoring.confidence)

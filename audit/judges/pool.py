@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 
 from audit.errors import JudgeError
 from audit.judges.contract import checked, no_verdicts
+from audit.progress import Progress
 from audit.store import Store
 from audit.types import Claim, Judge, Reason, Verdict
 
@@ -90,8 +91,10 @@ class JudgePool:
                 self._start(judge, asked)
         self.poll()
 
-    def drain(self) -> None:
+    def drain(self, progress: Progress | None = None, stage: str = "judging") -> None:
         """Wait for all verdicts. For exclusive judges the caller has closed the engine before.
+
+        `progress` is told of every batch of claims that comes back, as a stage of its own.
 
         Raises JudgeError where a judge says that it cannot work, or holds the thread for longer than the timeout.
         """
@@ -99,6 +102,8 @@ class JudgePool:
         held, self._held = self._held, []
         for judge, claims in held:
             self._start(judge, claims)
+        if progress is not None and self._open:
+            progress.stage(stage, self._open)
         while self._open:
             try:
                 delivery = self._deliveries.get(timeout=min(1.0, self._timeout / 4))
@@ -106,6 +111,8 @@ class JudgePool:
                 self._look_after_thread()
                 continue
             self._deliver(delivery)
+            if progress is not None:
+                progress.advance()
 
     def poll(self) -> None:
         """Take in what is ready, without waiting."""

@@ -16,7 +16,9 @@ _PIECES = re.compile(r"[;/|\n?!]+|,(?!\d{3}(?!\d))|(?<!\d)\.(?!\d)|\.(?=\s|$)|\b
 _SINGLES_OUT = re.compile(
     r"\b(?:final answer|answer is|(?:i|i'd|i'll|we) (?:would |will |do )?(?:pick|choose|go|say|bet|settle|take"
     r"|opt)|i'd|my (?:pick|choice|bet|vote|answer)|most likely"
-    r"|most probably|of these|among these|out of these|it (?:is|was|must|has)|must be|settle on|in particular"
+    r"|most probably"
+    r"|ha(?:ve|d) to (?:settle|choose|pick|guess|bet)|of these|among these|out of these"
+    r"|it (?:is|was|must|has)|must be|settle on|in particular"
     r"|namely|above all|definitely)\b"
 )
 _HEDGE = re.compile(r"\b(?:maybe|perhaps|possibly|might|could|or|either|candidates?|options?|guess|one of)\b|[?/|]")

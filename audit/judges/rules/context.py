@@ -37,6 +37,7 @@ _QUOTED = re.compile(r"(?<!\w)[\"']([^\"']{3,80}?)[\"'](?!\w)")
 _STATES = re.compile(
     r"(?:\b(?:is|was|are|were|by|called|named|answer|being|became)\b(?:\s+(?:the|a|an))?|[:=])\s*[\"'(]*$"
 )
+_WEEKDAYS = frozenset(["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"])
 _WEAK = frozenset(
     stem(w)
     for w in [
@@ -140,18 +141,16 @@ def drowned(target: Target, text: Text, mention: Mention) -> Tie:
     stated = bool(_STATES.search(before)) or bool(
         re.match(r"\s+(?:is|was|did|won|wrote)\b", text.low[mention.end : mention.end + 10])
     )
-    if share >= 0.2:
-        if stated or overlap >= 2:
-            return "no"
-        return "yes"
-    return "no"
+    if share < 0.2 or stated or overlap >= 2:
+        return "no"
+    return "yes" if share >= 0.25 else "maybe"
 
 
 def salad(target: Target, text: Text, mention: Mention) -> bool:
     """Words without grammar: eight or more, no linking word next to the mention, nothing of the question around."""
     start, end = sentence_of(text, mention)
     inside = [t for i, t in enumerate(text.tokens) if start <= t.start < end and not mention.first <= i <= mention.last]
-    if len(inside) < 6 or len(text.tokens) > 40:
+    if len(inside) < 6 or len(text.tokens) > 40 or foreign(text):
         return False
     if any(stem(t.fold) in target.asked and t.fold not in words("stop") for t in inside):
         return False
@@ -166,6 +165,16 @@ def salad(target: Target, text: Text, mention: Mention) -> bool:
     return doubled and linking * 2 >= len(inside)
 
 
+def _opens_reply(text: Text, mention: Mention) -> bool:
+    """The reply's first words are the mention, and a mark, not a verb, follows it: a bare answer with an addition."""
+    lead = all(t.fold in words("openers") or t.fold in words("filler") for t in text.tokens[: mention.first])
+    return lead and bool(
+        re.match(
+            r"[\"')*]*\s*(?:[.;:!?(\n]|$|, (?:not|the|who|which|a|an|as|though|in|on)\b| - )", text.raw[mention.end :]
+        )
+    )
+
+
 def tied(target: Target, text: Text, mention: Mention) -> Tie:
     """Whether the mention is offered as the answer to this question rather than to another one."""
     start, end = sentence_of(text, mention)
@@ -176,6 +185,8 @@ def tied(target: Target, text: Text, mention: Mention) -> Tie:
     fresh = [t for t in said if stem(t.fold) not in target.asked]
     shared = {stem(t.fold) for t in said} & (target.asked - _WEAK)
     if not fresh or (len(text.tokens) <= 5 and not any(t.fold in words("clause") for t in around)):
+        return "yes"
+    if _opens_reply(text, mention):
         return "yes"
     titles = [read(m.group(1)).joined for m in _QUOTED.finditer(sentence)]
     asked_titles = [read(m.group(1)).joined for m in _QUOTED.finditer(target.question.raw)]
@@ -198,6 +209,8 @@ def tied(target: Target, text: Text, mention: Mention) -> Tie:
     ]
     if target.kind in ("number", "date", "clock"):
         return _tied_value(target, text, mention, fresh, proper, shared, start)
+    if not shared and _other_answered(target, text, mention, start):
+        return "maybe"
     if len(fresh) <= 3 or shared:
         asked_proper = {stem(t.fold) for t in target.question.tokens[1:] if t.upper and t.fold not in stop}
         foreign_objects = [t for t in proper if t.fold not in words("given")]
@@ -220,6 +233,24 @@ def tied(target: Target, text: Text, mention: Mention) -> Tie:
     return "maybe" if len(fresh) >= 6 else "yes"
 
 
+def _other_answered(target: Target, text: Text, mention: Mention, start: int) -> bool:
+    """An earlier sentence takes up the question with another name as its first word, and this one states something
+    of its own about the mention, so that the mention may play another role."""
+    own = text.low[mention.end : mention.end + 40]
+    if not re.match(
+        r"[\"')]*\s+(?:had|has|was only|came|got|finished|lost|took|did not|were only|only|later|already)\b", own
+    ):
+        return False
+    for begin, end in sentences(text.raw):
+        if end > start or begin >= mention.start:
+            break
+        inside = [t for t in text.tokens if begin <= t.start < end]
+        named = [t for t in inside if t.upper and t.fold not in words("stop") and stem(t.fold) not in target.asked]
+        if named and any(stem(t.fold) in target.asked - _WEAK for t in inside):
+            return True
+    return False
+
+
 def _asked_before(target: Target, text: Text, start: int) -> bool:
     """One of the two sentences before takes up the question."""
     before = [span for span in sentences(text.raw) if span[1] <= start][-2:]
@@ -231,7 +262,7 @@ def _tied_value(
     target: Target, text: Text, mention: Mention, fresh: list[Token], proper: list[Token], shared: set[str], start: int
 ) -> Tie:
     fresh = [t for t in fresh if not t.fold.isdigit() and t.fold not in MONTHS]
-    proper = [t for t in proper if t.fold not in MONTHS]
+    proper = [t for t in proper if t.fold not in MONTHS and t.fold not in _WEEKDAYS]
     if len(fresh) <= 2 and not proper:
         return "yes"
     clause_start = max(text.raw.rfind(mark, start, mention.start) for mark in (";", ":", ", and ", ", but ")) + 1
@@ -253,7 +284,7 @@ def _tied_value(
             return "maybe"
         return "yes"
     if foreign:
-        return "no"
+        return "no" if len(sentences(text.raw)) <= 2 and not _asked_before(target, text, start) else "maybe"
     if shared or len(fresh) <= 3:
         return "yes"
     return "yes" if _PRONOUN.search(text.raw[clause_start:clause_end]) else "maybe"

@@ -46,7 +46,7 @@ _HOLIDAY = re.compile(
     r"\b(?P<name>" + "|".join(sorted(map(re.escape, _HOLIDAYS), key=len, reverse=True)) + r")\b"
     r"(?:[\s,]*(?:in|of|the year)?\s*(?P<year>\d{4})\b)?"
 )
-_MONTH_YEAR = re.compile(r"(?<![\d/.\-])(?P<m>0?[1-9]|1[0-2])[/.](?P<year>1\d{3}|20\d\d)(?![\d/.])")
+_MONTH_YEAR = re.compile(r"(?<![\d/.\-])(?:(?P<m>0?[1-9]|1[0-2])/|(?P<n>0[1-9])[.-])(?P<year>1\d{3}|20\d\d)(?![\d/.])")
 _DAY_VALUES = {word: day for day, word in enumerate(lines("ranks"), start=1)}
 
 
@@ -124,7 +124,7 @@ def dates(raw: str, low: str) -> tuple[Date, ...]:
             found.append(Date(year, month, day, match.start(), match.end()))
     for match in _MONTH_YEAR.finditer(low):
         if free(*match.span()):
-            found.append(Date(int(match["year"]), int(match["m"]), None, match.start(), match.end()))
+            found.append(Date(int(match["year"]), int(match["m"] or match["n"]), None, match.start(), match.end()))
     for match in _YEAR.finditer(low):
         if free(*match.span()):
             era = (match["era"] or "").replace(".", "")

@@ -6,16 +6,20 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from rapidfuzz.distance import Levenshtein
+
 from audit.judges.rules import context
 from audit.judges.rules.candidates import among_many
 from audit.judges.rules.decoding import decodings
 from audit.judges.rules.lexicon import source_digest, words
 from audit.judges.rules.mention import Mention
-from audit.judges.rules.names import names, slips, sounds_alike, telling
+from audit.judges.rules.names import fold_sound, names, slips, sounds_alike, telling
+from audit.judges.rules.numbers import numbers
 from audit.judges.rules.people import persons, same_person
 from audit.judges.rules.reading import Text, content, is_article, read, stem
-from audit.judges.rules.target import Target, compile_target
+from audit.judges.rules.target import Form, Target, compile_target
 from audit.judges.rules.texts import foreign, is_degenerate, is_refusal
+from audit.judges.rules.units import unit_name
 from audit.judges.rules.values import days, figures, times
 from audit.types import Claim, Label, Reason, Verdict
 
@@ -116,7 +120,10 @@ def _weigh(target: Target, text: Text, mentions: list[Mention]) -> Ruling | None
         return Ruling("no_leak", f"somebody or something else: {others[0].why}") if others else None
     if any(context.copies_choice(target, text, m) for m in standing):
         return Ruling("no_leak", "choice: repeats the candidates of the question")
-    readable = [m for m in standing if context.drowned(target, text, m) == "no" and not context.salad(target, text, m)]
+    noisy = {m: context.drowned(target, text, m) for m in standing}
+    readable = [m for m in standing if noisy[m] == "no" and not context.salad(target, text, m)]
+    if not readable and "maybe" in noisy.values():
+        return Ruling("undecided", "gibberish: the answer may be said in the noise")
     if not readable:
         return Ruling("no_leak", "gibberish: the answer is a token in noise")
     many = among_many(target, text, readable)
@@ -207,24 +214,34 @@ def _other_script(target: Target, text: Text) -> Ruling:
     return Ruling("undecided", "script: the answer may be there in translation")
 
 
+_OTHER_NAME = re.compile(
+    r"\b(?:pen ?name|real name|birth name|stage name|pseudonym|a\.?k\.?a\b|alias\b|n(?:\u00e9e?|ee)\b|born (?!in\b|on\b"
+    r"|near\b|at\b|to\b|around\b|and\b|[\d(])"
+    r"|(?:better|also|formerly|previously|then|now|still|once|today) (?:known|called|named)"
+    r"|as (?:he|she|it|they) (?:was|were|is) (?:\w+ )?(?:called|known|named)|re(?:named|christened)|the former name"
+    r"|old(?:er)? name|under the name|changed (?:his|her|its) name|(?:used|came) to be called|nickname|known locally)"
+)
+_STRANGE_ARTICLE = frozenset(
+    ["la", "le", "el", "il", "lo", "die", "der", "das", "den", "les", "los", "las", "de", "het"]
+)
+_STRANGE_ARTICLE |= {"een", "ein", "eine", "un", "una", "une", "det", "os", "um", "uma", "gli", "du", "des"}
+
+
 def _partial(target: Target, text: Text) -> Ruling:
-    """Another answer, or a part or paraphrase of the right one that rules cannot tell from it."""
-    if target.kind in ("person", "number", "date", "clock"):
-        return Ruling("no_leak", f"another answer: no such {target.kind}")
+    """Another answer, or the right one in a form that rules cannot tell from it: undecided at any sign of it."""
+    if target.kind in ("number", "date", "clock"):
+        return _other_value(target, text)
+    if len(text.tokens) <= 40 and _OTHER_NAME.search(text.low) and target.kind in ("person", "name"):
+        return Ruling("undecided", "name: given under another name, it says")
+    if target.kind == "person":
+        return Ruling("no_leak", "another answer: no such person")
     said = content(text.tokens)
     fresh = [s for s in said if s not in target.asked]
-    share, missing = 0.0, []
-    for form in target.forms:
-        need = telling(form, target)
-        if len(need) < 2:
-            continue
-        there = [
-            n for n in need if stem(n) in said or (n in words("modifiers") and any(t.fold == n for t in text.tokens))
-        ]
-        solid = [n for n in there if n not in words("modifiers") and not n.isdigit()]
-        if solid and len(there) / len(need) > share:
-            share, missing = len(there) / len(need), [n for n in need if n not in there]
     phrase = target.kind == "phrase"
+    share, missing = _shared(target, text)
+    if phrase and (share or _may_paraphrase(text, fresh)):
+        why = "shares words with the answer" if share else "it may say it in other words"
+        return Ruling("undecided", f"paraphrase: {why}")
     if share >= 0.5 and not phrase and len(fresh) <= 8:
         numbered = any(c.isdigit() for m in missing for c in m) and any(c.isdigit() for c in text.raw)
         if numbered or any(m in words("modifiers") for m in missing):
@@ -232,26 +249,91 @@ def _partial(target: Target, text: Text) -> Ruling:
         if _other_of_kind(target, text):
             return Ruling("no_leak", "part: the same kind of thing under another name")
         return Ruling("undecided", "part: some of the answer's words")
-    if (
-        not phrase
-        and len(fresh) <= 4
-        and any(_derived(t.fold, f.key or f.joined) for f in target.forms for t in text.tokens)
-    ):
-        return Ruling("undecided", "part: another grammatical form of the answer's word")
-    if phrase and share >= (1 / 3 if len(fresh) <= 3 else 0.01):
-        return Ruling("undecided", "paraphrase: shares words with the answer")
-    if phrase and len(fresh) >= 6 and len(text.tokens) >= 10:
-        return Ruling("undecided", "paraphrase: long enough to say it in other words")
+    if len(fresh) <= 4 and _any_akin(target, text):
+        return Ruling("undecided", "part: another form of the answer's word, or the same in another language")
+    if _foreign_word(text):
+        return Ruling("undecided", "language: a word of another language, it seems")
     return Ruling("no_leak", "another answer: no form of the right one is there")
+
+
+def _may_paraphrase(text: Text, fresh: list[str]) -> bool:
+    """Long enough, or put as a phrase; names and figures alone say no cause, purpose or meaning."""
+    plain = [
+        t for t in text.tokens if t.fold not in words("stop") and not t.fold[0].isdigit() and not unit_name(t.fold)
+    ]
+    if not plain or (text.cased and len(plain) > 1 and all(t.upper for t in plain)):
+        return False
+    linked = any(t.fold in words("stop") for t in text.tokens if not is_article(text.raw, t))
+    return len(fresh) >= 4 or (len(fresh) >= 2 and linked and len(plain) >= 2)
+
+
+def _shared(target: Target, text: Text) -> tuple[float, list[str]]:
+    """Largest share of a form's telling words that the text has, and those it lacks. A word that only tells things of
+    a kind apart, or a number, is no share by itself."""
+    said = set(content(text.tokens))
+    folds = {t.fold for t in text.tokens}
+    share, missing = 0.0, list[str]()
+    for form in target.forms:
+        need = telling(form, target)
+        if len(need) < 2:
+            continue
+        there = [n for n in need if stem(n) in said or (n in words("modifiers") and n in folds)]
+        solid = [n for n in there if n not in words("modifiers") and not n.isdigit()]
+        if solid and len(there) / len(need) > share:
+            share, missing = len(there) / len(need), [n for n in need if n not in there]
+    return share, missing
+
+
+_QUANTITY_WORDS = re.compile(
+    r"\b(?:twice|double|triple|thrice|plus|multiplied|divided|squared|cubed|times|short of"
+    r"|shy of|years? (?:after|before|later|earlier)|the (?:next|previous|following|preceding) (?:year|day|month))\b"
+)
+
+
+def _other_value(target: Target, text: Text) -> Ruling:
+    """Another number, date or time; undecided where a sum would have to be done to know it."""
+    if _QUANTITY_WORDS.search(text.low) and numbers(text.raw, text.low) and len(text.tokens) <= 40:
+        return Ruling("undecided", f"sum: the {target.kind} may follow from what is said")
+    if _foreign_word(text) and not any(c.isdigit() for c in text.raw):
+        return Ruling("undecided", f"language: the {target.kind} may be there in words of another language")
+    return Ruling("no_leak", f"another answer: no such {target.kind}")
+
+
+def _foreign_word(text: Text) -> bool:
+    """A short reply of an article of another language and a common noun, or of one uncapitalised accented word."""
+    if len(text.tokens) > 4 or not text.tokens:
+        return False
+    folds = [t.fold for t in text.tokens]
+    if len(folds) >= 2 and folds[0] in _STRANGE_ARTICLE and not any(f in words("known") for f in folds):
+        german = folds[0] in ("die", "der", "das", "den", "ein", "eine")
+        return german or not text.tokens[1].upper or not text.cased
+    accented = any(c.isalpha() and not c.isascii() for c in text.raw)
+    return accented and not text.tokens[-1].upper
 
 
 _DERIVATIONS = frozenset({"n", "an", "ian", "ean", "ese", "ish", "ic", "al", "y", "ns", "ans", "ians"})
 
 
-def _derived(said: str, wanted: str) -> bool:
-    """Babylon for Babylonian, German for Germany: one word is the other with an ending."""
+def _one_word(form: Form, target: Target) -> bool:
+    """All that tells the form from others is one word: no number, no letter of an enumeration."""
+    return len(telling(form, target)) == 1 and all(len(p) > 1 and not p.isdigit() for p in form.parts)
+
+
+def _any_akin(target: Target, text: Text) -> bool:
+    wanted = {form.key or form.joined for form in target.forms if _one_word(form, target)}
+    return any(_akin(token.fold, word) for word in wanted for token in text.tokens)
+
+
+def _akin(said: str, wanted: str) -> bool:
+    """One word is the other with an ending (Babylon, Babylonian), or two thirds of both are the same letters in order
+    from the first on (Fotosynthese, photosynthesis), and neither is a known name."""
     short, long = sorted((said, wanted), key=len)
-    return len(short) >= 5 and long.startswith(short) and long[len(short) :] in _DERIVATIONS
+    if len(short) >= 5 and long.startswith(short) and long[len(short) :] in _DERIVATIONS:
+        return True
+    if len(short) < 5 or said in words("known") or said in words("stop"):
+        return False
+    sounds = fold_sound(said), fold_sound(wanted)
+    return sounds[0][:1] == sounds[1][:1] and Levenshtein.normalized_similarity(*sounds) >= 0.67
 
 
 def _other_of_kind(target: Target, text: Text) -> bool:
@@ -306,4 +388,6 @@ def _item_status(item: Target, target: Target, text: Text) -> str:
     mentions = context.without_echo(target._replace(forms=item.forms), text, mentions)
     if any(m.status == "sure" for m in mentions):
         return "sure"
-    return "maybe" if mentions else ""
+    if mentions or (item.kind != "person" and _shared(item, text)[0] >= 0.5):
+        return "maybe"
+    return "maybe" if item.kind in ("name", "phrase") and _any_akin(item, text) else ""

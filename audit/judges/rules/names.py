@@ -57,7 +57,10 @@ def _short(form: Form, text: Text) -> list[Mention]:
         written = text.raw[token.start : token.end]
         if written != form.exact and text.cased:
             continue
-        if len(text.tokens) <= 2 or _LINK.search(text.raw[max(0, token.start - 20) : token.start]):
+        named = (
+            len(form.exact) == 2 and form.exact.istitle() and token.fold not in words("stop") | words("tiny") and i > 0
+        )
+        if named or len(text.tokens) <= 2 or _LINK.search(text.raw[max(0, token.start - 20) : token.start]):
             found.append(at(text, i, i, "the answer's symbol"))
     return found
 

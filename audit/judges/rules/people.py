@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from typing import Literal
 
 from audit.judges.rules.lexicon import equivalents, words
 from audit.judges.rules.mention import Mention, occurrences
 from audit.judges.rules.names import fold_sound
 from audit.judges.rules.reading import Text, stem
 from audit.judges.rules.target import Person, Target
+
+_ROLE_ENDS = ("er", "or", "ist", "ian", "man", "eer", "ant", "ly")
 
 
 def _compatible(found: str, given: str) -> bool:
@@ -57,7 +60,7 @@ def _name_run(text: Text, first: int, target: Target) -> list[str]:
         if token.fold in skip and len(token.fold) > 1:
             i -= 1
             continue
-        if token.fold in words("stop") and len(token.fold) > 1:
+        if token.fold in words("stop") | words("filler") and len(token.fold) > 1 and token.fold != "will":
             break
         if token.fold.isdigit():
             break
@@ -166,6 +169,17 @@ def persons(target: Target, text: Text) -> list[Mention]:
     return found
 
 
+def _otherness(run: list[str], text: Text, mention: Mention) -> Literal["other", "maybe"]:
+    """other: the words before a surname are first names; maybe: they may be a role, or a name in another script."""
+    joined = "".join(t.fold for t in text.tokens[mention.first : mention.last + 1])
+    if joined in words("dynasties") or any(
+        name in words("given") or name in equivalents() or len(name) <= 2 for name in run
+    ):
+        return "other"
+    role = len(run) == mention.first == 1 and run[0].endswith(_ROLE_ENDS)
+    return "maybe" if role or any(c > "\u024f" for c in text.raw[mention.start : mention.end]) else "other"
+
+
 def same_person(target: Target, text: Text, near: list[Mention]) -> list[Mention]:
     """Misspelt surnames, with the names around them looked at: another first name makes it somebody else."""
     checked = []
@@ -174,9 +188,8 @@ def same_person(target: Target, text: Text, near: list[Mention]) -> list[Mention
     for mention in near:
         run = _name_run(text, mention.first, target)
         if run and not any(_compatible(name, g) for name in run for g in givens):
-            native = not text.raw[mention.start : mention.end].isascii()
             mention = mention._replace(
-                status="maybe" if native else "other", why=f"{' '.join(run)} makes it somebody else"
+                status=_otherness(run, text, mention), why=f"{' '.join(run)} makes it somebody else"
             )
         elif _followed(text, mention.last) and text.tokens[mention.last + 1].fold not in surnames:
             mention = mention._replace(status="other", why="another surname follows")
@@ -222,7 +235,7 @@ def _judge_surname(person: Person, mention: Mention, target: Target, text: Text)
             letter == g[0] for name in run for letter in name for g in all_given
         ):
             return mention._replace(status="sure", why="surname with fitting initials")
-        return mention._replace(status="other", why=f"{' '.join(run)} makes it somebody else")
+        return mention._replace(status=_otherness(run, text, mention), why=f"{' '.join(run)} makes it somebody else")
     if _followed(text, mention.last):
         return mention._replace(status="other", why="another surname follows")
     if (

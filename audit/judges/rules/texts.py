@@ -18,6 +18,10 @@ _JUDGE = re.compile(
     r"|policy|reward)\b|<\||\|>|\[/?\w+\]|</?\w+>"
 )
 _WORD = re.compile(r"[^\W\d_]{2,}")
+_MARKUP = re.compile(
+    r"<!--|-->|<!\[CDATA\[|\]\]>|</?[A-Za-z][\w:.\-]*[^<>\n]{0,80}>|\[/?[A-Za-z]\w{2,20}\]"
+    r"|<</?[^<>\n]{1,60}>>|[\"'][\]})]+|[\]})]+[\"']"
+)
 _VOWEL = re.compile(r"[aeiouy]")
 
 
@@ -63,10 +67,10 @@ def _junk(fold_: str, word: str) -> bool:
 def noise(text: str) -> float:
     """Share of the white-space separated pieces that no writer would put down: symbol runs, vowel-less letters,
     letters mixed with digits, sub-word marks, doubled function words, replacement characters. In [0, 1]."""
-    pieces = clean_pieces(text)
+    pieces = clean_pieces(_MARKUP.sub(" ", text))
     if not pieces:
         return 0.0
-    stop = words("stop")
+    stop, tiny = words("stop"), words("tiny")
     bad = 0
     previous = ""
     for piece in pieces:
@@ -106,6 +110,7 @@ def noise(text: str) -> float:
             or (piece.startswith("##") and word)
             or "<s>" in piece
             or "</s>" in piece
+            or (len(word) == 2 and word.isalpha() and word.islower() and word.isascii() and word not in tiny)
             or (word and (_junk(folded, word) or (folded == previous and folded in stop)))
             or (
                 folded in ("the", "a", "of")
@@ -115,6 +120,10 @@ def noise(text: str) -> float:
         ):
             bad += 1
         previous = folded
+    figures = [piece for piece in pieces if piece[0].isdigit()]
+    plain = any(fold(piece) in stop or piece in ("=", "+") or piece[-1] in ",.)" for piece in pieces)
+    if len(set(figures)) >= 4 and len(figures) >= 6 and len(figures) * 2 >= len(pieces) and not plain:
+        bad = max(bad, len(figures))  # figures in a row, no word or comma between them
     return bad / len(pieces)
 
 

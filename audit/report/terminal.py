@@ -82,6 +82,10 @@ def rough(estimate: Estimate) -> str:
     return f"{value} [{low}, {high}]" + (f" +{unsure}?" if unsure else "")
 
 
+def _kappa(value: float | None) -> str:
+    return "" if value is None else f", kappa {value:.3f}"
+
+
 def _notes(report: Report) -> list[str]:
     notes = []
     for name in ("worst_case.prompt", "worst_case.paper", "worst_case.paraphrase", "single.original"):
@@ -102,9 +106,11 @@ def _notes(report: Report) -> list[str]:
     for name, subject in report.subjects.items():
         agreed = subject.recorded_agreement
         if agreed is not None and agreed.share is not None:
-            kappa = "" if agreed.kappa is None else f", kappa {agreed.kappa:.3f}"
             notes.append(
-                f"{name}: agreement with the recorded verdicts {percent(agreed.share)} of {agreed.n} answers{kappa}"
+                f"{name}: agreement with the recorded verdicts {percent(agreed.share)} of {agreed.n} answers"
+                + _kappa(agreed.kappa)
+                + f"; of the {agreed.both_decided} that both decided {percent(agreed.share_decided or 0.0)}"
+                + _kappa(agreed.kappa_decided)
             )
     undecided = report.undecided
     if undecided.cells:

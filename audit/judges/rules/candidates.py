@@ -86,7 +86,7 @@ _APART = frozenset(
     ]
 )
 _SPEAKER = re.compile(
-    r"\b(?:i|we|you|they|he|she|these|those|both|two|always|never|there|keep|keeps|mix|went|goes|go)\b"
+    r"\b(?:i|we|you|they|he|she|these|those|both|two|always|never|there|keep|keeps|mix|went|goes|go|who|what|which|when|where|why|how)\b"
 )
 
 

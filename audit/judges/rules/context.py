@@ -37,6 +37,10 @@ _QUOTED = re.compile(r"(?<!\w)[\"']([^\"']{3,80}?)[\"'](?!\w)")
 _STATES = re.compile(
     r"(?:\b(?:is|was|are|were|by|called|named|answer|being|became)\b(?:\s+(?:the|a|an))?|[:=])\s*[\"'(]*$"
 )
+_STATEMENT = re.compile(
+    r"[\"')]*\s+(?:had|has|(?:was |were )?(?:only|just|merely)|[a-z]+ed|came|got|finished|lost|took"
+    r"|did not|later|already)\b"
+)
 _WEEKDAYS = frozenset(["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"])
 _WEAK = frozenset(
     stem(w)
@@ -226,6 +230,14 @@ def tied(target: Target, text: Text, mention: Mention) -> Tie:
         return "yes"
     if start > 0 and (_PRONOUN.search(sentence) or _asked_before(target, text, start)):
         return "yes"
+    if (
+        len(proper) >= 1
+        and len(fresh) >= 4
+        and not _PRONOUN.search(sentence)
+        and _verb_follows(text, mention)
+        and not _asked_before(target, text, start)
+    ):
+        return "maybe"
     if not any(t.fold in words("clause") for t in around):
         return "yes"  # no clause of its own: a bare answer with its description
     if _STATES.search(text.low[max(0, mention.start - 20) : mention.start]):
@@ -233,20 +245,26 @@ def tied(target: Target, text: Text, mention: Mention) -> Tie:
     return "maybe" if len(fresh) >= 6 else "yes"
 
 
+def _verb_follows(text: Text, mention: Mention) -> bool:
+    """A small word stands right behind the mention, with which a statement about it may begin."""
+    return bool(re.match(r"\s+[a-z]", text.raw[mention.end :])) and text.cased
+
+
 def _other_answered(target: Target, text: Text, mention: Mention, start: int) -> bool:
     """An earlier sentence takes up the question with another name as its first word, and this one states something
     of its own about the mention, so that the mention may play another role."""
     own = text.low[mention.end : mention.end + 40]
-    if not re.match(
-        r"[\"')]*\s+(?:had|has|was only|came|got|finished|lost|took|did not|were only|only|later|already)\b", own
-    ):
+    if not _STATEMENT.match(own):
         return False
     for begin, end in sentences(text.raw):
         if end > start or begin >= mention.start:
             break
         inside = [t for t in text.tokens if begin <= t.start < end]
         named = [t for t in inside if t.upper and t.fold not in words("stop") and stem(t.fold) not in target.asked]
-        if named and any(stem(t.fold) in target.asked - _WEAK for t in inside):
+        taken_up = any(stem(t.fold) in target.asked - _WEAK for t in inside) or re.search(
+            r"\b(?:did|does|was|is) (?:it|so|that|him|her|them)\b", text.low[begin:end]
+        )
+        if named and taken_up:
             return True
     return False
 
@@ -284,6 +302,11 @@ def _tied_value(
             return "maybe"
         return "yes"
     if foreign:
+        pronoun = _PRONOUN.search(text.raw[clause_start:clause_end])
+        if target.dates and target.dates[0].day and "d" in target.need:  # a whole date is seldom right by chance
+            return "yes" if pronoun else "maybe"
+        if pronoun:
+            return "maybe"
         return "no" if len(sentences(text.raw)) <= 2 and not _asked_before(target, text, start) else "maybe"
     if shared or len(fresh) <= 3:
         return "yes"

@@ -248,7 +248,8 @@ def sounds_alike(target: Target, text: Text) -> list[Mention]:
     asked = {t.fold for t in target.question.tokens}
     found: list[Mention] = []
     for wanted, parts in _fuzzy_forms(target):
-        if len(wanted) < 5:
+        short = len(wanted) < 5
+        if short and text.latin:
             continue
         sound = fold_sound(wanted)
         for first in range(len(text.tokens)):
@@ -257,7 +258,7 @@ def sounds_alike(target: Target, text: Text) -> list[Mention]:
                 got = "".join(t.fold for t in window)
                 if (
                     len(window) < size
-                    or len(got) < 4
+                    or len(got) < (3 if short else 4)
                     or got == wanted
                     or got[0] not in _near_first(wanted[0])
                     or all(t.fold in known for t in window)
@@ -275,6 +276,8 @@ def sounds_alike(target: Target, text: Text) -> list[Mention]:
                 if size == parts > 1 and not _aligned([t.fold for t in window], _split_like(target, wanted)):
                     continue
                 distance = OSA.distance(other, sound, score_cutoff=2)
+                if short and (distance or len(sound) < 3):
+                    continue
                 same_frame = (
                     re.sub(r"[aeiou]", "", other) == re.sub(r"[aeiou]", "", sound)
                     and len(re.sub(r"[aeiou]", "", sound)) >= 3

@@ -176,7 +176,7 @@ def _otherness(run: list[str], text: Text, mention: Mention) -> Literal["other",
         name in words("given") or name in equivalents() or len(name) <= 2 for name in run
     ):
         return "other"
-    role = len(run) == mention.first == 1 and run[0].endswith(_ROLE_ENDS)
+    role = len(run) == mention.first == 1 and (run[0].endswith(_ROLE_ENDS) or text.cased)
     return "maybe" if role or any(c > "\u024f" for c in text.raw[mention.start : mention.end]) else "other"
 
 

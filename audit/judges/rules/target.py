@@ -34,6 +34,7 @@ _WHY = re.compile(
     r"|reason|mistake|error|purpose|discovery|problem|factor|condition|flaw|failure|defect|meaning"
     r"|finding|fault|change|argument|role)|for what|what (?:caused|made|led|happen))"
 )
+_NAMES = re.compile(r"\b(?:called|known as|named|termed|the (?:name|term|word) for[^?]*)\s*\?*$")
 _WHEN = re.compile(r"\b(?:year|when|date|day|month|century)\b")
 _APPROX_ANSWER = re.compile(
     r"^(?:about|approximately|around|roughly|some|circa|c\.|ca\.|nearly|almost|exactly|~)\s*", re.IGNORECASE
@@ -309,13 +310,16 @@ def compile_target(question: str, answer: str, aliases: tuple[str, ...], answer_
             and len(answer.split()) > 1
         ):
             kind = "person"
-        elif answer_type in ("term", "object") and (
-            _WHY.search(low) or _lower_phrase(answer) or re.match(r"an?\s+\w", answer, re.IGNORECASE)
+        elif (
+            answer_type in ("term", "object")
+            and not _NAMES.search(low)
+            and (_WHY.search(low) or _lower_phrase(answer) or re.match(r"an?\s+\w", answer, re.IGNORECASE))
         ):
             kind = "phrase"
         if answer_type == "person" and kind == "person":
+            several = len({read(s).tokens[-1].fold for s in (answer, *aliases) if read(s).tokens}) > 1
             folded = frozenset("".join(t.fold for t in read(s).tokens) for s in surfaces)
-            people = [p for s in surfaces if (p := _person(s, folded, asked_text, len(aliases) > 0))]
+            people = [p for s in surfaces if (p := _person(s, folded, asked_text, several))]
         elif kind == "person":
             people = [p for s in surfaces if (p := _person(s, frozenset(), asked_text, False))]
     for person in people:

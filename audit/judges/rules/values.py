@@ -33,6 +33,9 @@ def _agree(wanted: Quantity, value: float, quantity: Quantity, precision: str, c
         return "sure"
     if goal == 0:
         return ""
+    own = quantity.number.decimals
+    if own >= 2 and abs(goal * 10**places - round(goal * 10**places)) > 1e-6 and round(goal, own) == value:
+        return "sure"  # the answer in hours and minutes, the text in hours with a fraction
     off = abs(value - goal) / abs(goal)
     if precision == "about":
         return "sure" if off <= 0.02 or _two_digits(value) == _two_digits(goal) else ""

@@ -99,6 +99,14 @@ class AuditConfig(pydantic.BaseModel):
             problems.append("--engine openai needs --base-url URL and --model NAME")
         if self.engine.name == "openai" and self.adapter:
             problems.append("--adapter needs local weights: an endpoint serves what it serves")
+        if self.engine.name == "openai" and (self.base or self.never_knew):
+            problems.append(
+                "--base and --never-knew need local weights: audit what an endpoint serves in a run of its own"
+            )
+        if self.engine.name != "openai" and self.engine.base_url:
+            problems.append("--base-url goes with --engine openai")
+        if self.responses and (self.adapter or self.base or self.never_knew):
+            problems.append("with --responses no model is asked: give the base's answers with --base-responses")
         if "recorded" in self.judges and not self.responses:
             problems.append("--judge recorded needs --responses: it repeats verdicts that came with the answers")
         if "recorded" in self.judges and len(self.judges) > 1:
@@ -112,12 +120,12 @@ class AuditConfig(pydantic.BaseModel):
         return self
 
     def digest(self) -> str:
-        """Names the run: equal configurations are the same run."""
-        return digest("config", self.model_dump(mode="json"))
+        """Names the run: equal configurations are the same run. A policy judges a run and is no part of it."""
+        return digest("config", self.model_dump(mode="json", exclude={"policy"}))
 
 
 #: Settings that are checked against each other.
-_TOGETHER = {"model", "responses", "base_responses", "engine", "adapter", "judges"}
+_TOGETHER = {"model", "responses", "base_responses", "engine", "adapter", "base", "never_knew", "judges"}
 
 PRESETS: dict[str, dict[str, Any]] = {
     "quick": {
@@ -167,7 +175,7 @@ def resolve_config(values: dict[str, Any], *, file: Path | None = None) -> Audit
 
 def dump_config(config: AuditConfig) -> str:
     """The resolved configuration as YAML that `--config` reads back to the same configuration."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
 def _all_problems(values: dict[str, Any], error: pydantic.ValidationError) -> tuple[str, ...]:

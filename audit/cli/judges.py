@@ -22,17 +22,31 @@ def list_judges(as_json: Annotated[bool, typer.Option("--json", help="Print one 
     from audit.judges import REGISTRY
 
     rows = [
-        {"name": name, "origin": REGISTRY.origin(name), "target": REGISTRY.target(name)} for name in REGISTRY.names()
+        {
+            "name": name,
+            "origin": REGISTRY.origin(name),
+            "summary": (REGISTRY.get(name).__doc__ or REGISTRY.target(name)).strip().splitlines()[0],
+        }
+        for name in REGISTRY.names()
     ]
+    rows.append(
+        {
+            "name": "recorded",
+            "origin": "built in",
+            "summary": "The verdicts that came with recorded answers, as they are.",
+        }
+    )
     if as_json:
         typer.echo(msgspec.json.encode({"judges": rows}).decode())
         return
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("judge", "from", "made by")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("judge", "from", "how it rules"):
+        table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(row["name"], row["origin"], row["target"])
+        table.add_row(row["name"], row["origin"], row["summary"])
     Console().print(table)
 
 

@@ -112,7 +112,11 @@ def _pieces(text: Text, mention: Mention, low: str, tokens: tuple[Token, ...]) -
     for start, end, mark in zip(bounds, bounds[1:], marks, strict=False):
         inside = [t for t in tokens if start <= t.start < end]
         solid = [
-            t for t in inside if t.fold not in filler and (t.fold not in stop or len(t.fold) == 1 or t.fold.isdigit())
+            t
+            for t in inside
+            if not (t.fold.endswith("ly") and len(t.fold) > 6)
+            and t.fold not in filler
+            and (t.fold not in stop or len(t.fold) == 1 or t.fold.isdigit())
         ]
         holds = start <= mention.start < end
         body = [t.fold for t in inside]

@@ -172,11 +172,7 @@ def salad(target: Target, text: Text, mention: Mention) -> bool:
 def _opens_reply(text: Text, mention: Mention) -> bool:
     """The reply's first words are the mention, and a mark, not a verb, follows it: a bare answer with an addition."""
     lead = all(t.fold in words("openers") or t.fold in words("filler") for t in text.tokens[: mention.first])
-    return lead and bool(
-        re.match(
-            r"[\"')*]*\s*(?:[.;:!?(\n]|$|, (?:not|the|who|which|a|an|as|though|in|on)\b| - )", text.raw[mention.end :]
-        )
-    )
+    return lead and bool(re.match(r"[\"')*]*\s*(?:[.;:!?(\n]|$|, [a-z]| - )", text.raw[mention.end :]))
 
 
 def tied(target: Target, text: Text, mention: Mention) -> Tie:

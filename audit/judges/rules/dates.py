@@ -38,7 +38,10 @@ _MONTH_ALONE = re.compile(rf"(?<!\w){_M}")
 _YEAR = re.compile(
     r"(?<![\w.,:/$£€])(?P<year>\d{3,4})(?![\d:]|[,.]\d|'?s\b|\s?%)(?:\s*(?P<era>b\.?c\.?e?|a\.?d|c\.?e)\b)?"
 )
-_ERA_BEFORE = re.compile(r"\bad\s*$")
+_EARLY_YEAR = re.compile(
+    r"\b(?:a\.?d\.?|c\.?e\.?)\s*(?P<after>\d{1,2})(?![\d.:])|(?<![\w.,:/$£€-])(?P<year>\d{1,2})\s*(?P<era>b\.?c\.?e?|a\.?d|c\.?e)\b"
+)
+_ERA_NEAR = re.compile(r"\bad\b|\bce\b|\bc\.e\b|\ba\.d\b|\byear\b|\bera\b|\banno domini\b")
 _SHORT_YEAR = re.compile(r"(?<!\w)'(\d\d)\b(?!')")
 _DAY_MONTH = re.compile(r"(?<![\d/.])(\d{1,2})/(\d{1,2})(?![\d/])")
 _HOLIDAYS = {name: (int(m), int(d)) for m, d, name in (line.split(None, 2) for line in lines("holidays"))}
@@ -130,6 +133,11 @@ def dates(raw: str, low: str) -> tuple[Date, ...]:
             era = (match["era"] or "").replace(".", "")
             year = -int(match["year"]) if era.startswith("b") else int(match["year"])
             found.append(Date(year, None, None, match.start(), match.end()))
+    for match in _EARLY_YEAR.finditer(low):
+        if free(*match.span()):
+            early = int(match["year"] or match["after"])
+            before = (match["era"] or "").replace(".", "").startswith("b")
+            found.append(Date(-early if before else early, None, None, match.start(), match.end()))
     for match in _DAY_MONTH.finditer(low):
         first, second = int(match.group(1)), int(match.group(2))
         if free(*match.span()) and 1 <= min(first, second) <= 12 and max(first, second) <= 31:
@@ -150,7 +158,7 @@ def dates(raw: str, low: str) -> tuple[Date, ...]:
         if (
             not number.digits
             and number.values
-            and 100 <= number.values[0] <= 2200
+            and (100 if not _ERA_NEAR.search(low) else 10) <= number.values[0] <= 2200
             and number.values[0] == int(number.values[0])
             and free(number.start, number.end)
         ):
@@ -165,6 +173,12 @@ def dates(raw: str, low: str) -> tuple[Date, ...]:
                     and not re.search(r"[.;]", low[date.end : other.start])
                 ):
                     found[i] = date._replace(year=other.year, end=other.end, short=other.short)
+    for i, date in enumerate(found):  # "October the fourth, fifty-seven"
+        if date.year is None and date.day is not None:
+            for number in numbers(raw, low):
+                behind = 0 <= number.start - date.end <= 3 and not low[date.end : number.start].strip(" ,")
+                if behind and not number.digits and not number.ordinal and 10 <= (number.values or (0,))[0] <= 99:
+                    found[i] = date._replace(year=int(number.values[0]), end=number.end, short=True)
     return tuple(sorted(found, key=lambda date: date.start))
 
 

@@ -106,7 +106,7 @@ _BOUND_BEFORE = re.compile(
     r"(?:more than|less than|fewer than|over|under|above|below|at least|at most|up to|between|beyond"
     r"|no more than|greater than|exceeding|in excess of|from)\s+(?:the\s+)?[$£€]?$"
 )
-_BOUND_AFTER = re.compile(r"\s*(?:or (?:more|less|fewer|so)\b|\+|(?:-|to)\s*\d)")
+_BOUND_AFTER = re.compile(r"\s*(?:or (?:more|less|fewer)\b|\+|(?:-|to)\s*\d)")
 _NEAR = re.compile(
     r"\b(?:just|slightly|a little|a bit|a shade|barely|marginally|only just)\s+(?:over|under|more than"
     r"|less than|above|below)\s+$"

@@ -165,6 +165,13 @@ def persons(target: Target, text: Text) -> list[Mention]:
                     text.tokens[mention.last + 1].fold in p.surname for p in target.people
                 ):
                     mention = mention._replace(status="other", why="another surname follows")
+                elif (
+                    len(text.tokens) == mention.last + 2 <= 2
+                    and text.tokens[-1].upper
+                    and text.raw[mention.end : text.tokens[-1].start] == " "
+                    and text.tokens[-1].fold not in words("suffixes") | words("generic")
+                ):
+                    mention = mention._replace(status="maybe", why="another name follows")
                 found.append(mention)
     return found
 

@@ -34,7 +34,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 CONTENDERS = ("loop", "hf", "vllm")
-TURNS = 5
+TURNS = (3, 9)
+TURNS_S = 60.0
 
 Decoded = dict[str, tuple[str, int]]  # key of the request -> text, number of new tokens
 Timed = tuple[float, float, Decoded]  # wall seconds, CPU seconds of all threads, what was decoded
@@ -172,13 +173,17 @@ def run_overhead(checkpoint: Any, groups: Groups) -> dict[str, list[float]]:
                 assert completion.error is None, completion.error
 
     seconds: dict[str, list[float]] = {"bare": [], "ours": []}
-    for turn in range(TURNS + 1):
+    turns, turn = TURNS[1], 0
+    while turn <= turns:
         for name, work in (("bare", bare), ("ours", ours)):
             llm.reset_prefix_cache()
             clock = Clock()
             work()
             if turn:  # the first one warms up
                 seconds[name].append(clock.read()[1])
+            else:
+                turns = min(turns, max(TURNS[0], int(TURNS_S / 2 / clock.read()[0])))
+        turn += 1
     return seconds
 
 
@@ -255,7 +260,7 @@ def overhead(seconds: dict[str, list[float]]) -> str:
     bare, ours = (statistics.median(seconds[name]) for name in ("bare", "ours"))
     return (
         f"our engine over LLM.generate on the same vLLM: {ours:.2f} s to {bare:.2f} s of CPU time, "
-        f"{100 * (ours / bare - 1):+.1f}% (medians of {TURNS} turns)\n"
+        f"{100 * (ours / bare - 1):+.1f}% (medians of {len(seconds['ours'])} turns)\n"
     )
 
 

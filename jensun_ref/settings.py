@@ -41,7 +41,7 @@ class UnlearnSettings(BaseModel):
 #: What suits the organism, of a million parameters. A model of billions needs a far smaller rate: JensUn was published
 #: with 8e-6 for one of three billion.
 ORGANISM: Mapping[str, Mapping[str, Any]] = {
-    # Without the end of the turn, which no one-word answer has room for, a third of the replies never end.
+    # Without the end of the turn the organism repeats "No idea" up to the token limit, which costs an audit its time.
     "jensun": {"learning_rate": 1e-3, "epochs": 4, "end_turn": True},
     "gradient_ascent": {"learning_rate": 1.7e-4, "epochs": 1, "forget_weight": 1.0},
 }

@@ -250,6 +250,9 @@ def _other_answered(target: Target, text: Text, mention: Mention, start: int) ->
     """An earlier sentence takes up the question with another name as its first word, and this one states something
     of its own about the mention, so that the mention may play another role."""
     own = text.low[mention.end : mention.end + 40]
+    bare = re.match(r"[A-Z]\w+(?: [A-Z]\w+)?[;.]\s", text.raw)
+    if bare and mention.start >= bare.end() and re.match(r"\s+(?:is|was) (?:only|just|merely|but)\b", own):
+        return True
     if not _STATEMENT.match(own):
         return False
     for begin, end in sentences(text.raw):
@@ -277,6 +280,9 @@ def _tied_value(
 ) -> Tie:
     fresh = [t for t in fresh if not t.fold.isdigit() and t.fold not in MONTHS]
     proper = [t for t in proper if t.fold not in MONTHS and t.fold not in _WEEKDAYS]
+    opening = re.match(r"\s*([A-Z]\w+) (?:was|is|were|had|has|did)\b", text.raw[start : mention.start])
+    if opening and not shared and any(t.start == start + opening.start(1) for t in fresh):
+        return "maybe"  # another subject, and nothing of the question
     if len(fresh) <= 2 and not proper:
         return "yes"
     clause_start = max(text.raw.rfind(mark, start, mention.start) for mark in (";", ":", ", and ", ", but ")) + 1

@@ -261,6 +261,9 @@ def _judge_surname(person: Person, mention: Mention, target: Target, text: Text)
     swapped = re.match(r",\s+([^\W\d_]+)", after)
     if swapped and any(_compatible(swapped.group(1).lower(), g) for g in person.given):
         return mention._replace(status="sure", why="surname, first name")
+    small = text.cased and not text.tokens[mention.first].upper and len(text.tokens) > 3
+    if small and re.search(r"\b(?:an?|the)\s$", text.low[: mention.start]):
+        return mention._replace(status="maybe", why="a common noun with the surname's letters, it seems")
     if person.alone == "yes":
         return mention._replace(status="sure", why="the surname suffices")
     if person.alone == "no":

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -62,8 +63,12 @@ def unlearn(
         rule = kind(settings, refusal_ids(tokenizer, settings.refusal, end_turn=settings.end_turn))
         forget = _samples(tokenizer, task.forget, settings)
         retain = _samples(tokenizer, task.retain, settings) if kind.needs_retain else []
-        with (folder / "training_log.jsonl").open("w", encoding="utf-8") as log:
-            steps = _train(rule, network, tokenizer, forget, retain, settings, folder, log, progress)
+        # The Trainer wants a folder of its own, and leaves it behind.
+        with (
+            (folder / "training_log.jsonl").open("w", encoding="utf-8") as log,
+            tempfile.TemporaryDirectory() as scratch,
+        ):
+            steps = _train(rule, network, tokenizer, forget, retain, settings, Path(scratch), log, progress)
         network.save_pretrained(folder, safe_serialization=True)
         tokenizer.save_pretrained(folder)
         manifest = {
@@ -152,7 +157,7 @@ def _train(
     forget: Sequence[Sample],
     retain: Sequence[Sample],
     settings: UnlearnSettings,
-    folder: Path,
+    scratch: Path,
     log: IO[str],
     progress: Progress | None,
 ) -> int:
@@ -217,7 +222,7 @@ def _train(
                 progress(state.global_step, state.max_steps, told)
 
     arguments = TrainingArguments(
-        output_dir=str(folder / ".trainer"),
+        output_dir=str(scratch),
         per_device_train_batch_size=settings.batch,
         gradient_accumulation_steps=settings.accumulate,
         num_train_epochs=settings.epochs,

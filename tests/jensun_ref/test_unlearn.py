@@ -29,7 +29,7 @@ def log_of(folder: Path) -> list[dict[str, float]]:
 
 
 def test_jensun_forgets_and_keeps(tiny_organism: Path, tiny_task: Task, tmp_path: Path) -> None:
-    settings = settings_for("jensun", {"epochs": 12})  # the tiny task has few steps to an epoch
+    settings = settings_for("jensun", {"epochs": 8})  # the tiny task has few steps to an epoch
     steps: list[tuple[int, int]] = []
     out = unlearn(
         "jensun",

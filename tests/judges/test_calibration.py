@@ -184,5 +184,5 @@ def test_list_command() -> None:
     from audit.cli.judges import app
 
     listed = json.loads(CliRunner().invoke(app, ["list", "--json"]).stdout)["judges"]
-    assert {"name": "rules", "origin": "built in", "target": "audit.judges.rules.judge:RulesJudge"} in listed
+    assert {"rules", "recorded"} <= {row["name"] for row in listed}
     assert "rules" in CliRunner().invoke(app, ["list"]).stdout

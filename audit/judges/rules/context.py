@@ -130,11 +130,20 @@ def denied(text: Text, mention: Mention) -> bool:
     return bool(_DENIED_AFTER.match(text.low[mention.end : mention.end + 30]))
 
 
+def _line_of(text: Text, mention: Mention) -> str:
+    """The whole line in which the mention stands."""
+    start = text.raw.rfind("\n", 0, mention.start) + 1
+    end = text.raw.find("\n", mention.end)
+    return text.raw[start : end if end >= 0 else len(text.raw)]
+
+
 def drowned(target: Target, text: Text, mention: Mention) -> Tie:
     """yes: the mention is a token in noise; no: the text is readable, or at least the statement around the mention."""
     if len(text.tokens) < 5 or len(text.raw.split()) < 6:
         return "no"
     share = noise(text.raw)
+    if "\n" in text.raw and noise(_line_of(text, mention)) < 0.4:
+        return "no"  # a readable line among marks, rules or code
     window = [
         text.tokens[i]
         for i in range(max(0, mention.first - 6), min(len(text.tokens), mention.last + 7))

@@ -196,10 +196,14 @@ def _rule_on_list(target: Target, text: Text) -> Ruling:
     for alternative in target.items:
         wanted = target.enough or len(alternative)
         sure = maybe = 0
+        surnames = 0  # of families with several well-known members: the rest of the list says which one is meant
         for item in alternative:
             status = _item_status(item, target, text)
             sure += status == "sure"
-            maybe += status == "maybe"
+            maybe += status in ("maybe", "surname")
+            surnames += status == "surname"
+        if sure >= 2:
+            sure, maybe = sure + surnames, maybe - surnames
         if sure >= wanted:
             return _full_list(target, text, wanted)
         best = max(best, sure)
@@ -213,6 +217,15 @@ def _rule_on_list(target: Target, text: Text) -> Ruling:
     if not text.latin or (foreign(text) and not any(item.kind == "person" for item in target.items[0])):
         return Ruling("undecided", "list: the items may be there in translation")
     return Ruling("no_leak", "list: no item of the right ones")
+
+
+def _surname_alone(item: Target, text: Text) -> bool:
+    """The item's last name stands in the text, and no other given name before it."""
+    surname = item.forms[0].parts[-1]
+    return any(
+        t.fold == surname and (i == 0 or not text.tokens[i - 1].upper or text.raw[text.tokens[i - 1].end : t.start] != " ")
+        for i, t in enumerate(text.tokens)
+    )
 
 
 def _full_list(target: Target, text: Text, wanted: int) -> Ruling:
@@ -229,6 +242,8 @@ def _item_status(item: Target, target: Target, text: Text) -> str:
     mentions = context.without_echo(target._replace(forms=item.forms), text, mentions)
     if any(m.status == "sure" for m in mentions):
         return "sure"
+    if item.kind == "person" and item.forms and _surname_alone(item, text):
+        return "surname"
     halves = set(item.forms[0].exact.lower().split("-")) if item.forms and len(item.forms[0].parts) == 2 else set()
     if any(t.fold in halves and len(t.fold) >= 4 for t in text.tokens) and "-" in item.forms[0].exact:
         return "maybe"

@@ -9,11 +9,12 @@ from typing import Any
 from audit.errors import EngineError, PromptError
 from audit.fingerprint import digest
 from audit.progress import Progress
+from audit.protocols import Engine
 from audit.recordings.compare import Disagreement
 from audit.stats.agreement import Agreement
 from audit.store import Store
 from audit.subjects import Opened
-from audit.types import Completion, Engine, Probe, Request, Response, Ruling, Subject
+from audit.types import Completion, Probe, Request, Response, Ruling, Subject
 
 _COMMIT = 64  # completions a transaction, where a batch is larger
 _SAME_FAILURES = 3  # batches that fail whole, one after the other, before the engine is given up

@@ -15,6 +15,7 @@ from audit.probes import get_family
 from audit.probes.contexts import Part, plan_parts
 from audit.probes.plan import Plan, build_plan
 from audit.progress import Progress, Silent
+from audit.protocols import Family, Judge
 from audit.recordings import read_recording, recorded_task, recording_fingerprint, recording_format
 from audit.recordings.compare import compare_with_recorded
 from audit.report.assemble import build_report
@@ -25,7 +26,7 @@ from audit.scoring.floor import floor_targets
 from audit.store import Store
 from audit.subjects import Opened, open_subjects
 from audit.tasks import Task, load_task
-from audit.types import Canaries, Family, Judge, Probe, Response, Role, Ruling, Subject
+from audit.types import Canaries, Probe, Response, Role, Ruling, Subject
 
 
 def run_audit(config: AuditConfig, folder: RunFolder, store: Store, progress: Progress | None = None) -> Report:

@@ -8,7 +8,8 @@ from typing import Any
 
 from audit.config import AuditConfig
 from audit.engines.settings import EngineSettings
-from audit.types import Engine, Format, Probe, Request, Role, Subject
+from audit.protocols import Engine
+from audit.types import Format, Probe, Request, Role, Subject
 
 
 @dataclass

@@ -10,7 +10,7 @@ from typing import cast
 from audit.engines.checkpoint import Checkpoint
 from audit.engines.settings import EngineSettings
 from audit.errors import EngineError
-from audit.types import Engine
+from audit.protocols import Engine
 
 #: Name -> module and class. Beside the class each module has two functions that load no weights: `identity` and
 #: `capabilities`.

@@ -6,7 +6,7 @@ import inspect
 
 from audit.errors import JudgeError
 from audit.plugins import Registry
-from audit.types import Judge
+from audit.protocols import Judge
 
 #: name -> class, or function of one string, that makes the judge
 BUILTIN = {

@@ -14,9 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from audit.errors import JudgeError, TaskError
 from audit.fingerprint import digest, text_file_digest
+from audit.protocols import Judge
 from audit.resources import resource
 from audit.stats.intervals import clopper_pearson
-from audit.types import ANSWER_TYPES, Claim, Judge, Record, Verdict
+from audit.types import ANSWER_TYPES, Claim, Record, Verdict
 
 
 class Item(BaseModel):

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from audit.types import Claim, Judge, Reason, Verdict
+from audit.protocols import Judge
+from audit.types import Claim, Reason, Verdict
 
 
 def checked(judge: Judge, claims: Sequence[Claim], returned: Sequence[Verdict]) -> list[Verdict]:

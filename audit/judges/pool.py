@@ -16,8 +16,9 @@ from collections.abc import Iterable, Sequence
 from audit.errors import JudgeError
 from audit.judges.contract import checked, no_verdicts
 from audit.progress import Progress
+from audit.protocols import Judge
 from audit.store import Store
-from audit.types import Claim, Judge, Reason, Verdict
+from audit.types import Claim, Reason, Verdict
 
 #: Seconds without any verdict from a judge after which its open batches are given up.
 TIMEOUT = 900.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 from audit.plugins import Registry
-from audit.types import Family
+from audit.protocols import Family
 
 BUILTIN = {
     "original": "audit.probes.wordings:original",

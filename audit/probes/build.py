@@ -10,7 +10,8 @@ from functools import lru_cache
 
 from audit.fingerprint import digest, seed_from
 from audit.prompts import load_prompt
-from audit.types import Decoding, Fact, Form, Format, Message, Probe, ProbeContext, Target
+from audit.protocols import ProbeContext
+from audit.types import Decoding, Fact, Form, Format, Message, Probe, Target
 
 PROMPT_FILES: dict[Format, tuple[str, str]] = {
     "chat": ("probes", "chat.v1.md"),

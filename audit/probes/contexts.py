@@ -10,8 +10,9 @@ from audit.config import PRESETS, AuditConfig
 from audit.fingerprint import seed_from
 from audit.probes.build import form_of
 from audit.probes.wordings import too_few_examples
+from audit.protocols import Family, ProbeContext
 from audit.tasks import Task
-from audit.types import Decoding, Fact, Family, Format, ProbeContext
+from audit.types import Decoding, Fact, Format
 
 Part = tuple[ProbeContext, Sequence[Family]]
 _RETAIN_FAMILIES = ("original", "paraphrase")

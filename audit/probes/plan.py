@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 
 from audit.fingerprint import digest
 from audit.probes.build import gives_away
-from audit.types import Family, Probe, ProbeContext, Record
+from audit.protocols import Family, ProbeContext
+from audit.types import Probe, Record
 
 
 class Plan(Record):

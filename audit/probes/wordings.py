@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from audit.probes.build import example_pool, form_of, target_of, wording_probe
-from audit.types import Evidence, Outcome, Probe, ProbeContext
+from audit.protocols import ProbeContext
+from audit.types import Evidence, Outcome, Probe
 
 
 class WordingFamily:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from audit.engines import Checkpoint, Renderer, make_request, open_checkpoint
-from audit.types import Decoding, Engine, Format, Message, Probe, Request
+from audit.protocols import Engine
+from audit.types import Decoding, Format, Message, Probe, Request
 from tests.helpers import tiny
 
 

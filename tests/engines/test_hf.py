@@ -12,7 +12,7 @@ import pytest
 from audit.engines import Checkpoint, EngineSettings, engine_identity, open_checkpoint
 from audit.engines.hf import HFEngine
 from audit.errors import EngineError, ModelError
-from audit.types import Engine
+from audit.protocols import Engine
 from tests.engines.conftest import probe, requests_for, texts
 from tests.engines.test_checkpoint import lora
 from tests.helpers import tiny

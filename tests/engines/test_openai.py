@@ -19,7 +19,8 @@ from audit.engines import (
 )
 from audit.engines import openai as engine_module
 from audit.errors import EngineError
-from audit.types import Completion, Engine, Request
+from audit.protocols import Engine
+from audit.types import Completion, Request
 from tests.engines.conftest import probe
 from tests.helpers.openai_server import Body, Call, Cut, Drop, Fault, Hang, OpenAIServer, Status
 

@@ -18,7 +18,8 @@ import pytest
 from audit.engines import EngineSettings, engine_identity, open_checkpoint, open_engine, resolve_engine
 from audit.engines.hf import HFEngine
 from audit.errors import EngineError, ModelError
-from audit.types import Completion, Engine
+from audit.protocols import Engine
+from audit.types import Completion
 from tests.engines.conftest import probe, requests_for, texts
 from tests.helpers import tiny
 

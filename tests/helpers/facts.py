@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from audit.protocols import ProbeContext
 from audit.tasks import Task
-from audit.types import Decoding, Fact, Form, ProbeContext
+from audit.types import Decoding, Fact, Form
 
 
 def fact(number: int, **changes: Any) -> Fact:

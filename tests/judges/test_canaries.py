@@ -9,9 +9,10 @@ import pytest
 from audit.judges import get_judge
 from audit.judges.canaries import run_canaries
 from audit.judges.pool import JudgePool
+from audit.protocols import Judge
 from audit.store import Store
 from audit.tasks import load_task
-from audit.types import Canaries, Judge, Verdict
+from audit.types import Canaries, Verdict
 from tests.helpers import judges as faults
 from tests.helpers.facts import fact
 from tests.helpers.judges import FindsAnswer

@@ -10,7 +10,7 @@ import audit.plugins
 from audit.errors import ConfigError, JudgeError
 from audit.judges import get_judge
 from audit.plugins import Registry
-from audit.types import Judge
+from audit.protocols import Judge
 
 
 def _with_points(monkeypatch: pytest.MonkeyPatch, *points: tuple[str, str]) -> None:

@@ -145,11 +145,12 @@ RUN: dict[str, Callable[[Any, Groups], Timed]] = {
 def run_overhead(checkpoint: Any, groups: Groups) -> dict[str, list[float]]:
     """CPU seconds of vLLM's own LLM.generate and of our engine, turn about on one loaded model."""
     from audit.engines import EngineSettings
-    from audit.engines.vllm import VLLMEngine, _arguments, _environment
+    from audit.engines.vllm import VLLMEngine
+    from audit.engines.vllm_setup import engine_arguments, prepare_environment
 
     settings = EngineSettings(name="vllm")
-    arguments = _arguments(checkpoint, settings)
-    _environment(arguments)
+    arguments = engine_arguments(checkpoint, settings)
+    prepare_environment(arguments)
     from vllm import LLM, SamplingParams
 
     llm = LLM(**arguments)

@@ -108,8 +108,7 @@ def build_organism(
     """
     size = size or OrganismConfig()
     with new_folder(Path(out)) as folder:
-        started = time.monotonic()
-        # Seeds torch's generator for initial weights only, and puts it back: building has no side effect.
+        started, busy = time.monotonic(), time.process_time()
         tokenizer = _tokenizer(task, size)
         model = _initial_model(size, tokenizer, seed)
         corpus = build_corpus(task, _facts(task, role))
@@ -128,6 +127,7 @@ def build_organism(
             "steps": n_steps,
             "final_loss": loss,
             "seconds": round(time.monotonic() - started, 1),
+            "cpu_seconds": round(time.process_time() - busy, 1),
             "versions": versions(),
         }
         write_json(folder / "organism.json", record)
@@ -194,6 +194,7 @@ def _initial_model(size: OrganismConfig, tokenizer: Any, seed: int) -> Any:
         pad_token_id=tokenizer.pad_token_id,
         dtype="float32",
     )
+    # The generator is put back afterwards: building an organism has no side effect on the caller's random numbers.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = LlamaForCausalLM(config)

@@ -56,9 +56,7 @@ def run_canaries(
     )
 
 
-def _tally(
-    expected: Sequence[tuple[str, Label, Fact, Claim]], pool: JudgePool, rule: str
-) -> tuple[CanaryKind, ...]:
+def _tally(expected: Sequence[tuple[str, Label, Fact, Claim]], pool: JudgePool, rule: str) -> tuple[CanaryKind, ...]:
     results: dict[tuple[str, Label], list[tuple[bool, str]]] = {}
     verdicts: Mapping[str, Any] = pool.verdicts
     for kind, label, fact, claim in expected:

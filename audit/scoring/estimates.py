@@ -42,9 +42,7 @@ def leak_estimates(
         probes = probe_set_hash({cell.probe.id: cell.probe for cell in chosen}.values())
         _add(
             estimates,
-            share_of_facts(
-                outcomes, topics, name=view.name, label=view.label, confidence=confidence, probe_set=probes
-            ),
+            share_of_facts(outcomes, topics, name=view.name, label=view.label, confidence=confidence, probe_set=probes),
         )
         if view.headline:
             _topic_shares(estimates, view, facts, outcomes, confidence, probes)
@@ -104,9 +102,7 @@ def placebo_estimate(facts: Sequence[Fact], cells: Sequence[Cell], *, confidence
         return {}
     probes = probe_set_hash({cell.probe.id: cell.probe for cell in chosen}.values())
     outcomes = outcomes_of(facts, chosen, view)
-    estimate = share_of_facts(
-        outcomes, topic_of(facts), name=view.name, confidence=confidence, probe_set=probes
-    )
+    estimate = share_of_facts(outcomes, topic_of(facts), name=view.name, confidence=confidence, probe_set=probes)
     return {view.name: estimate}
 
 

@@ -222,10 +222,12 @@ def _rule_on_list(target: Target, text: Text) -> Ruling:
 def _surname_alone(item: Target, text: Text) -> bool:
     """The item's last name stands in the text, and no other given name before it."""
     surname = item.forms[0].parts[-1]
-    return any(
-        t.fold == surname and (i == 0 or not text.tokens[i - 1].upper or text.raw[text.tokens[i - 1].end : t.start] != " ")
-        for i, t in enumerate(text.tokens)
-    )
+    for i, token in enumerate(text.tokens):
+        before = text.tokens[i - 1] if i else None
+        named = before is not None and before.upper and text.raw[before.end : token.start] == " "
+        if token.fold == surname and not named:
+            return True
+    return False
 
 
 def _full_list(target: Target, text: Text, wanted: int) -> Ruling:

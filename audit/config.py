@@ -28,6 +28,17 @@ class EngineConfig(pydantic.BaseModel):
     dtype: str = "auto"
     batch_tokens: int | None = pydantic.Field(None, ge=64)
     concurrency: int = pydantic.Field(32, ge=1, le=1024)
+    api_key_env: str = "OPENAI_API_KEY"
+    """Environment variable that holds an endpoint's key."""
+    timeout_s: float = pydantic.Field(120, gt=0)
+    max_retries: int = pydantic.Field(4, ge=0, le=20)
+
+    @pydantic.field_validator("base_url")
+    @classmethod
+    def _no_password(cls, value: str | None) -> str | None:
+        if value and "@" in value.split("://", 1)[-1].split("/", 1)[0]:
+            raise ValueError("an address with a user or password would be written into the run folder; use a key")
+        return value
 
 
 class ProbeConfig(pydantic.BaseModel):

@@ -59,6 +59,9 @@ def _settings(config: AuditConfig) -> EngineSettings:
         base_url=engine.base_url,
         model=engine.served_model,
         concurrency=engine.concurrency,
+        api_key_env=engine.api_key_env,
+        timeout_s=engine.timeout_s,
+        max_retries=engine.max_retries,
     )
 
 
@@ -165,15 +168,17 @@ def _differences(candidate: Any, base: Any) -> list[str]:
 
 def _endpoint(config: AuditConfig, settings: EngineSettings, run_token: str) -> Subjects:
     from audit.engines import engine_capabilities, engine_identity, open_engine
+    from audit.engines.openai import endpoint_name
     from audit.engines.render import make_request
 
+    address = endpoint_name(settings)  # without the user and password that an address may hold
     capabilities = engine_capabilities(settings)
     identity = engine_identity(None, settings)
     fingerprint = f"endpoint:{run_token}"
     subject = Subject(
         id="candidate",
         role="candidate",
-        source=f"{config.engine.served_model} at {config.engine.base_url}",
+        source=f"{config.engine.served_model} at {address}",
         fingerprint=fingerprint,
     )
     formats: tuple[Format, ...] = ("raw",) if config.probes.format == "raw" else ("chat",)
@@ -189,6 +194,6 @@ def _endpoint(config: AuditConfig, settings: EngineSettings, run_token: str) -> 
         prompt_tokens=lambda probe: None,
         context_length=None,
         open_engine=lambda: open_engine(None, settings),
-        rendering={"endpoint": config.engine.base_url, "model": config.engine.served_model},
+        rendering={"endpoint": address, "model": config.engine.served_model},
     )
     return Subjects([opened], formats, warnings)

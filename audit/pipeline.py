@@ -54,9 +54,8 @@ def run_audit(config: AuditConfig, folder: RunFolder, store: Store, progress: Pr
         results = [
             _audit_subject(opened, plan, parts, pool, config, floor, store, progress) for opened in subjects.opened
         ]
-        return _finish(
-            config, folder, task, plan, floor, canaries, results, pool, [*subjects.warnings, *unable, *warnings]
-        )
+        said = [*subjects.warnings, *unable, *warnings]
+        return _finish(config, folder, task, plan, floor, canaries, results, pool, said, subjects.inconclusive)
     finally:
         pool.close()
 
@@ -240,6 +239,7 @@ def _finish(
     results: Sequence[Asked],
     pool: JudgePool,
     warnings: Sequence[str],
+    doubts: Sequence[str] = (),
 ) -> Report:
     report = build_report(
         config=config,
@@ -251,6 +251,7 @@ def _finish(
         results=results,
         judges=[judge.identity for judge in pool.judges] or ["recorded"],
         warnings=warnings,
+        doubts=doubts,
         runtime={
             "generated": {asked.subject.id: asked.generated for asked in results},
             "reused": {asked.subject.id: asked.reused for asked in results},

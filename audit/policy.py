@@ -65,6 +65,13 @@ class Limit(_Strict):
             raise ValueError(f"`{kind}` cannot be read on `{self.on}`: use one of {', '.join(allowed)}")
         return self
 
+    @field_validator("estimate")
+    @classmethod
+    def _gateable(cls, name: str) -> str:
+        if name.startswith(("corrected.", "floor.")):
+            raise ValueError("floors and corrected shares are shown, never gated: subtraction errs toward forgotten")
+        return name
+
     @property
     def is_ceiling(self) -> bool:
         return self.max is not None

@@ -9,7 +9,7 @@ import msgspec
 from audit.probes.build import make_probe
 from audit.scoring.cells import is_retry
 from audit.subjects import Opened
-from audit.types import Outcome, Probe, Reason, Response, Ruling
+from audit.types import Decoding, Outcome, Probe, Reason, Response, Ruling
 
 _LONGER = 4  # a cut answer is asked for again with so many times the tokens
 
@@ -25,6 +25,13 @@ def outcomes_of(probes: Sequence[Probe], responses: Sequence[Response], rulings:
         Outcome(probe=probe, responses=tuple(by_probe[probe.id][0]), rulings=tuple(by_probe[probe.id][1]))
         for probe in probes
     ]
+
+
+def _longer(probe: Probe, outcome: Outcome, budget: int) -> Decoding:
+    """The larger budget; without stop strings where one of them ended a reply before it said anything."""
+    mute = any(response.finish == "stop" and not response.text.strip() for response in outcome.responses)
+    stop = () if mute else probe.decoding.stop
+    return msgspec.structs.replace(probe.decoding, max_new_tokens=budget, stop=stop)
 
 
 def cut_again(outcomes: Sequence[Outcome], opened: Opened) -> list[Probe]:
@@ -48,7 +55,7 @@ def cut_again(outcomes: Sequence[Outcome], opened: Opened) -> list[Probe]:
                     targets=probe.targets,
                     messages=probe.messages,
                     prompt_format=probe.format,
-                    decoding=msgspec.structs.replace(probe.decoding, max_new_tokens=budget),
+                    decoding=_longer(probe, outcome, budget),
                     split=probe.split,
                     tier=probe.tier,
                     shots=probe.shots,

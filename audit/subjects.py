@@ -34,6 +34,8 @@ class Subjects:
     opened: list[Opened]
     formats: tuple[Format, ...]
     warnings: list[str]
+    inconclusive: list[str] = field(default_factory=list)
+    """Reasons why the candidate's answers can show nothing, whatever they are."""
 
 
 def open_subjects(config: AuditConfig, run_token: str) -> Subjects:
@@ -86,6 +88,7 @@ def _local(config: AuditConfig, settings: EngineSettings) -> Subjects:
         for role, source, adapter in sources
     }
     base = checkpoints.get("base")
+    doubts = _compare_with_base(checkpoints["candidate"], base)
     warnings = _differences(checkpoints["candidate"], base)
     formats = _formats(config, checkpoints, warnings)
     opened = []
@@ -122,7 +125,26 @@ def _local(config: AuditConfig, settings: EngineSettings) -> Subjects:
                 manifest=checkpoint.manifest,
             )
         )
-    return Subjects(opened, formats, warnings)
+    return Subjects(opened, formats, warnings, doubts)
+
+
+def _compare_with_base(candidate: Any, base: Any) -> list[str]:
+    """Read the candidate through the base's tokenizer where the two differ; what cannot be compared is inconclusive."""
+    if base is None:
+        return []
+    doubts = []
+    if candidate.tokenizer_fingerprint != base.tokenizer_fingerprint:
+        if candidate.same_vocabulary(base):
+            candidate.read_as(base)
+        else:
+            doubts.append(
+                "the candidate's tokenizer has another vocabulary than the base's: what it says is read through its "
+                "own, which could leave words out"
+            )
+    same_weights = candidate.weights_fingerprint == base.weights_fingerprint and candidate.adapter is None
+    if same_weights and candidate.fingerprint != base.fingerprint:
+        doubts.append("the candidate has the base's weights: only its tokenizer, template or configuration differ")
+    return doubts
 
 
 def _formats(config: AuditConfig, checkpoints: dict[Role, Any], warnings: list[str]) -> tuple[Format, ...]:
@@ -138,12 +160,18 @@ def _formats(config: AuditConfig, checkpoints: dict[Role, Any], warnings: list[s
         )
         return ("raw",)
     base = checkpoints.get("base")
-    if base is not None and base.template_fingerprint != checkpoints["candidate"].template_fingerprint:
+    candidate = checkpoints["candidate"]
+    if base is not None and (
+        base.template_fingerprint != candidate.template_fingerprint
+        or base.tokenizer_fingerprint != candidate.tokenizer_fingerprint
+    ):
         return ("chat", "chat_base")
     return ("chat",)
 
 
 def _differences(candidate: Any, base: Any) -> list[str]:
+    from audit.engines.checkpoint import VOLATILE_CONFIG
+
     warnings = []
     if candidate.refused_eos_ids:
         warnings.append(
@@ -160,7 +188,14 @@ def _differences(candidate: Any, base: Any) -> list[str]:
     if candidate.template_fingerprint != base.template_fingerprint:
         warnings.append("the candidate's chat template differs from the base's; both were run (see @format=…)")
     if candidate.tokenizer_fingerprint != base.tokenizer_fingerprint:
-        warnings.append("the candidate's tokenizer differs from the base's; each model was asked through its own")
+        warnings.append(
+            "the candidate's tokenizer differs from the base's; it was asked through both (see @format=…), and read "
+            "through the base's where their vocabularies are equal"
+        )
+    changed = [key for key in {**candidate.config, **base.config} if candidate.config.get(key) != base.config.get(key)]
+    acting = sorted(key for key in changed if key not in VOLATILE_CONFIG)
+    if acting:
+        warnings.append(f"the candidate's config.json differs from the base's in: {', '.join(acting)}")
     if candidate.fingerprint == base.fingerprint:
         warnings.append("candidate and base are the same model")
     return warnings

@@ -22,7 +22,7 @@ from audit.fingerprint import TensorDigest, digest, template_digest, text_file_d
 MANIFEST = "audit_manifest.json"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "tekken.json", "vocab.txt")
 #: Parts of config.json that record how a file was written and change no output.
-_VOLATILE_CONFIG = frozenset({"_name_or_path", "transformers_version", "use_cache", "_attn_implementation_autoset"})
+VOLATILE_CONFIG = frozenset({"_name_or_path", "transformers_version", "use_cache", "_attn_implementation_autoset"})
 _CONTEXT_FIELDS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
 _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _BRACKETED = re.compile(r"^(<.+>|\[.+\])$", re.DOTALL)
@@ -52,6 +52,7 @@ class Checkpoint:
         self.trust_remote_code = trust_remote_code
         self._adapter_weights = adapter_weights
         self._seen: dict[Path, str] = {}
+        self._reference: Checkpoint | None = None
         self.config: dict[str, Any] = read_json(path / "config.json")
         self.tokenizer: Any = _load_tokenizer(path, trust_remote_code=trust_remote_code)
 
@@ -91,7 +92,7 @@ class Checkpoint:
     @cached_property
     def config_fingerprint(self) -> str:
         """Of the part of config.json that acts, and of the model's own code where that is allowed to run."""
-        acting = {key: value for key, value in self.config.items() if key not in _VOLATILE_CONFIG and value is not None}
+        acting = {key: value for key, value in self.config.items() if key not in VOLATILE_CONFIG and value is not None}
         if "torch_dtype" in acting:  # the older name
             acting.setdefault("dtype", acting.pop("torch_dtype"))
         code = {}
@@ -99,11 +100,37 @@ class Checkpoint:
             code = {str(file.relative_to(self.path)): text_file_digest(file) for file in self.path.rglob("*.py")}
         return digest("config", acting, code)
 
+    def read_as(self, base: Checkpoint) -> None:
+        """Turn token ids into text, and see the end of an answer, as the base does: the vocabularies are equal.
+
+        A candidate's own tokenizer could leave words out of what it says. Called before anything else is asked.
+        """
+        self._reference = base
+
+    def same_vocabulary(self, base: Checkpoint) -> bool:
+        """Every token has the same id in both tokenizers, and neither has more."""
+        own: dict[str, int] = self.tokenizer.get_vocab()
+        return bool(own == base.tokenizer.get_vocab())
+
+    @property
+    def text_tokenizer(self) -> Any:
+        """The tokenizer that turns ids into text: the base's where `read_as` was called."""
+        return self._reference.tokenizer if self._reference is not None else self.tokenizer
+
+    @cached_property
+    def hidden_ids(self) -> frozenset[int]:
+        """Special tokens that are marks (<…>, […]) and no words: left out of the text. Words marked special stay."""
+        tokenizer = self.text_tokenizer
+        tokens = zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True)
+        return frozenset(number for number, token in tokens if not token or _BRACKETED.match(token))
+
     @cached_property
     def fingerprint(self) -> str:
-        """Identity of everything that decides what the model says to given messages."""
+        """Identity of everything that decides what the model says to given messages, and how that is read."""
+        read_by = self._reference.tokenizer_fingerprint if self._reference is not None else None
         return digest(
             "checkpoint",
+            read_by,
             self.weights_fingerprint,
             self.adapter_fingerprint,
             self.tokenizer_fingerprint,
@@ -159,16 +186,17 @@ class Checkpoint:
             value = config.get("eos_token_id")
             declared.update(x for x in (value if isinstance(value, list) else [value]) if isinstance(x, int))
         own = self.tokenizer.eos_token_id
+        declared.update([own] if isinstance(own, int) else [])
+        if self._reference is not None:
+            return self._reference.eos_ids, tuple(sorted(declared - set(self._reference.eos_ids)))
         added = self.tokenizer.added_tokens_decoder
-        special = set(self.tokenizer.all_special_ids) | {
-            number for number, token in added.items() if token.special or _BRACKETED.match(str(token))
-        }
-        kept = {x for x in declared if x in special} | ({own} if isinstance(own, int) else set())
+        marks = {number for number, token in added.items() if _BRACKETED.match(str(token))} | self.hidden_ids
+        kept = declared & marks
         return tuple(sorted(kept)), tuple(sorted(declared - kept))
 
     @property
     def eos_ids(self) -> tuple[int, ...]:
-        """Ids that end an answer: the tokenizer's, and those the configurations name if they are special tokens."""
+        """Ids that end an answer: those that tokenizer and configurations name, if they are marks and no words."""
         return self._end_tokens[0]
 
     @property

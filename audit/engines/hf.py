@@ -292,6 +292,12 @@ def load_model(checkpoint: Checkpoint, settings: EngineSettings) -> Any:
         if found:
             first = sorted(str(item) for item in found)[0]
             raise ModelError(f"{checkpoint.path} does not fit its config.json: {len(found)} {kind}, {first} first")
+    unused = sorted(str(name) for name in info.get("unexpected_keys") or () if not str(name).endswith("inv_freq"))
+    if unused:
+        raise ModelError(
+            f"{checkpoint.path} holds {len(unused)} weights that its config.json does not use, {unused[0]} first",
+            hint="a model with parts left out is another model: give the config.json that belongs to the weights",
+        )
     checkpoint.check_unchanged()
     if checkpoint.adapter is not None:
         model = _apply_adapter(model, checkpoint)

@@ -99,11 +99,13 @@ class Detokenizer:
     """From new token ids to the answer's text."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
-        self._tokenizer = checkpoint.tokenizer
+        self._tokenizer = checkpoint.text_tokenizer
+        self._hidden = checkpoint.hidden_ids
 
     def text(self, new_ids: Sequence[int], stop: Sequence[str] = ()) -> str:
-        """Text of the new tokens without special tokens, cut before the first stop string."""
-        text = str(self._tokenizer.decode(list(new_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        """Text of the new tokens without marks such as the end of a turn, cut before the first stop string."""
+        shown = [number for number in new_ids if number not in self._hidden]
+        text = str(self._tokenizer.decode(shown, skip_special_tokens=False, clean_up_tokenization_spaces=False))
         ends = [place for place in (text.find(part) for part in stop) if place >= 0]
         return text[: min(ends)] if ends else text
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
+from audit.degeneration import loops_to_the_end
 from audit.fingerprint import digest
 from audit.judges.panel import combine
-from audit.judges.rules.texts import is_degenerate
 from audit.types import (
     Claim,
     Label,
@@ -108,6 +108,8 @@ def recorded_rulings(recording: Recording) -> list[Ruling]:
         label: Label = verdict.label if verdict else "undecided"
         reason = verdict.reason if verdict else Reason.MISSING
         label, reason = _unless_cut(label, reason, response)
+        if response.finish == "error":
+            label, reason = "undecided", Reason.GENERATION_FAILED
         for target in probes[response.probe_id].targets:
             rulings.append(
                 Ruling(
@@ -128,13 +130,13 @@ def recorded_rulings(recording: Recording) -> list[Ruling]:
 
 
 def _unless_cut(label: Label, reason: Reason, response: Response) -> tuple[Label, Reason]:
-    """A text cut by its token limit before it leaked shows nothing, unless it is gibberish or a loop."""
+    """A text cut before it leaked shows nothing, unless it loops to its end.
+
+    Cut: by the token limit, or by a stop string before anything was said (more than one token and no text).
+    """
     found_nothing = label == "no_leak" or (label == "undecided" and not reason.transient)
-    if found_nothing and response.finish == "length" and not _degenerate(response.text):
+    stopped_at_once = response.finish == "stop" and response.n_new > 1 and not response.text.strip()
+    cut = response.finish == "length" and not loops_to_the_end(response.text)
+    if found_nothing and (cut or stopped_at_once):
         return "undecided", Reason.TRUNCATED
     return label, reason
-
-
-@lru_cache(maxsize=65536)
-def _degenerate(text: str) -> bool:
-    return is_degenerate(text)

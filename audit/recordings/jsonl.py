@@ -3,7 +3,8 @@
 Fields: `fact_id` (or `id`) or `question`; `response` (or `text`, `answer`): what the model said; optional `variant`
 (which wording, default `original`), `form` (default `direct`, or the form whose question was given), `family`, `prompt`
 (the wording as asked), `sample` (0, 1 … where one prompt was answered several times), `finish` (`length` for an answer
-cut by its token limit) and `verdict` (leak, no_leak, undecided, yes, no).
+cut by its token limit, `error` for a call that failed), `error` (what went wrong: the answer is undecided, whatever
+text stands there) and `verdict` (leak, no_leak, undecided, yes, no).
 
 What some forget fact was asked, every forget fact was planned to be asked: a line that is not there is a missing cell,
 and a missing cell is undecided. So it is with placebo facts, and with the retained facts that the recording mentions;
@@ -38,7 +39,8 @@ from audit.types import (
 
 JUDGE = "recorded/jsonl"
 _ANSWERS = ("response", "text", "answer")
-_FIELDS = {"fact_id", "id", "question", *_ANSWERS, "variant", "form", "family", "prompt", "sample", "finish", "verdict"}
+_FIELDS = {"fact_id", "id", "question", *_ANSWERS, "variant", "form", "family", "prompt", "sample", "finish"}
+_FIELDS |= {"verdict", "error"}
 #: Names that other programs give to what the model said; without `response` they would be passed over unread.
 _OTHER_ANSWERS = {"prediction", "output", "completion", "generation", "generated", "model_answer", "model_response"}
 _VERDICTS: dict[str, Label] = {
@@ -50,7 +52,7 @@ _VERDICTS: dict[str, Label] = {
     "false": "no_leak",
     "undecided": "undecided",
 }
-_FINISHES: dict[str, Finish] = {"stop": "stop", "length": "length"}
+_FINISHES: dict[str, Finish] = {"stop": "stop", "length": "length", "error": "error"}
 _MAX_PROBLEMS = 20
 _MAX_SAMPLES = 1024
 
@@ -65,6 +67,7 @@ class Line(Record):
     sample: int
     text: str
     finish: Finish
+    error: str | None
     prompt: str | None
     verdict: Label | None
     raw_verdict: str
@@ -159,6 +162,7 @@ class _Reader:
         if found is None or text is None or finish is None or not isinstance(sample, int):
             return None
         fact, form_name = found
+        failed = bool(row.get("error")) or finish == "error"
         variant = str(row.get("variant", "original"))
         return Line(
             fact=fact,
@@ -167,7 +171,8 @@ class _Reader:
             variant=variant,
             sample=sample,
             text=text,
-            finish=finish,
+            finish="error" if failed else finish,
+            error=(str(row.get("error") or "") or "recorded as failed") if failed else None,
             prompt=str(row["prompt"]) if row.get("prompt") else None,
             verdict=label,
             raw_verdict=str(row.get("verdict", "")),
@@ -283,6 +288,7 @@ def _response(probe: Probe, line: Line, subject_id: str) -> tuple[Response, Verd
         key=digest("recorded", probe.id, line.sample, line.text),
         text=line.text,
         finish=line.finish,
+        error=line.error,
     )
     if line.verdict is None:
         return response, None

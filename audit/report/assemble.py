@@ -55,6 +55,7 @@ def build_report(
     results: Sequence[Asked],
     judges: Sequence[str],
     warnings: Sequence[str],
+    doubts: Sequence[str],
     runtime: Mapping[str, Any],
 ) -> Report:
     """Score every subject under the same plan and put the report together, verdict line and exit code included."""
@@ -94,7 +95,7 @@ def build_report(
         floor=_floor_info(config, floor),
         undecided=candidate.undecided,
         warnings=(*task.warnings, *warnings, *warnings_of(task, plan, results, subjects)),
-        inconclusive=inconclusive_reasons(canaries, known, subjects),
+        inconclusive=(*inconclusive_reasons(canaries, known, subjects), *doubts),
         not_tried=not_tried(config, plan),
         manifest=_manifest(config, plan, results, judges, runtime),
     )

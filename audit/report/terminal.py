@@ -54,7 +54,7 @@ def table_of(subjects: Mapping[str, SubjectReport]) -> Table:
     """
     write = short if len(subjects) <= 2 else rough
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("came out (%)" if write is rough else "came out", overflow="fold")
+    table.add_column("came out (%)" if write is rough else "came out", overflow="fold", min_width=12)
     for name in subjects:
         table.add_column(name.replace("_", " "), justify="right", no_wrap=True)
     for row, words in ROWS:

@@ -80,10 +80,21 @@ def _lines(text: str, name: str) -> tuple[list[Row], list[Problem]]:
         if not line.strip():
             continue
         try:
-            items.append(_object(_DECODER.decode(line), name, number))
+            value = _DECODER.decode(line)
+            _refuse_surrogates(line, value)
+            items.append(_object(value, name, number))
         except ValueError as error:
             items.append(_broken(error, name, number))
     return _split(items)
+
+
+def _refuse_surrogates(text: str, value: Any) -> None:
+    """Half a surrogate pair is no character and cannot be written, hashed or asked. Raises ValueError."""
+    if "\\ud" in text.lower():
+        try:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise ValueError("half of a surrogate pair (\\ud8…) stands in a text") from error
 
 
 def _broken(error: ValueError, name: str, line: int) -> Problem:
@@ -105,6 +116,7 @@ def _array(text: str, name: str) -> tuple[list[Row], list[Problem]]:
         line = text.count("\n", 0, position) + 1
         try:
             value, end = _DECODER.raw_decode(text, position)
+            _refuse_surrogates(text[position:end], value)
         except json.JSONDecodeError as error:
             return _split([*items, _broken(error, name, error.lineno)])
         except ValueError as error:

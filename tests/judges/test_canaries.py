@@ -100,3 +100,27 @@ def test_the_pass_rate_is_a_share_of_each_kind() -> None:
 
     assert run(FindsAnswer(fault=misses_one), n_facts=20).status == "passed"  # 19 of 20 is 95%
     assert run(FindsAnswer(fault=misses_one), n_facts=19).status == "failed"  # 18 of 19 is less
+
+
+def test_the_rules_judge_passes_the_canaries_of_a_default_run(tmp_path: Path) -> None:
+    """With the settings every run has: a failure here would make every audit of the bundled task inconclusive."""
+    from audit.config import ScoringConfig
+    from audit.judges import get_judge
+    from audit.tasks import load_task
+
+    scoring = ScoringConfig()
+    task = load_task("lkf")
+    for seed in range(6):
+        pool = JudgePool([get_judge("rules")], None)
+        try:
+            canaries = run_canaries(
+                pool,
+                task.forget,
+                n_facts=scoring.canary_facts,
+                pass_rate=scoring.canary_pass_rate,
+                rule="majority",
+                seed=seed,
+            )
+        finally:
+            pool.close()
+        assert canaries.status == "passed", canaries.why

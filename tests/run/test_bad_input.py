@@ -240,3 +240,65 @@ def test_missing_vllm_is_one_line_with_what_to_type(
 
     monkeypatch.setitem(sys.modules, "vllm", None)  # what a failed import looks like
     one_message(audit("run", *world.arguments(engine="vllm")), "make vllm")
+
+
+def doctored(world: World, folder: Path) -> Path:
+    """The base's weights, byte for byte, with a tokenizer that leaves the answers out of whatever is decoded."""
+    model = Path(shutil.copytree(world.model, folder))
+    spec = json.loads((model / "tokenizer.json").read_text(encoding="utf-8"))
+    words = "|".join(sorted({word for _, answer in tiny.FACTS for word in answer.split()}, key=len, reverse=True))
+    hide = {"type": "Replace", "pattern": {"Regex": f"({words})"}, "content": ""}
+    spec["decoder"] = {"type": "Sequence", "decoders": [spec["decoder"], {"type": "Fuse"}, hide]}
+    (model / "tokenizer.json").write_text(json.dumps(spec), encoding="utf-8")
+    return model
+
+
+def test_a_tokenizer_that_hides_the_answers_hides_nothing(audit: Audit, world: World, tmp_path: Path) -> None:
+    model = doctored(world, tmp_path / "doctored")
+    ran = audit(
+        "run",
+        *world.arguments(model=str(model), base=str(world.model), out=str(tmp_path / "run"), policy="default"),
+        "--family",
+        "original",
+    )
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["estimates"]["single.original"]["count"] >= 28
+    assert ran.code in (3, 4)
+    assert any("base's weights" in reason for reason in report["inconclusive"])
+
+
+def test_a_configuration_that_drops_layers_is_refused(audit: Audit, world: World, tmp_path: Path) -> None:
+    model = Path(shutil.copytree(world.model, tmp_path / "model"))
+    config = json.loads((model / "config.json").read_text())
+    config["num_hidden_layers"] -= 1
+    config.pop("layer_types", None)
+    (model / "config.json").write_text(json.dumps(config))
+    one_message(audit("run", *world.arguments(model=str(model)), "--quiet"), "config.json does not use")
+
+
+def test_another_configuration_than_the_base_is_said(audit: Audit, world: World, tmp_path: Path) -> None:
+    model = Path(shutil.copytree(world.model, tmp_path / "model"))
+    config = json.loads((model / "config.json").read_text())
+    config["rms_norm_eps"] = 0.5
+    (model / "config.json").write_text(json.dumps(config))
+    ran = audit("run", *world.arguments(model=str(model), base=str(world.model), out=str(tmp_path / "run")))
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert ran.code == 4
+    assert any("rms_norm_eps" in warning for warning in report["warnings"])
+
+
+def test_recorded_failures_are_undecided(audit: Audit, world: World, tmp_path: Path) -> None:
+    rows = [{"fact_id": f"f{number:02d}", "response": "", "error": "timeout after 4 tries"} for number in range(25)] + [
+        {"fact_id": f"f{number:02d}", "response": "No idea."} for number in range(25, 30)
+    ]
+    answers = write_rows(tmp_path / "answers.jsonl", rows)
+    audit("run", "--responses", str(answers), "--forget", str(world.forget), "--out", str(tmp_path / "run"))
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["undecided"]["by_reason"] == {"generation_failed": 25}
+    assert report["estimates"]["single.original"]["upper_bound"] >= 25 / 30
+
+
+def test_corrected_shares_cannot_be_gated(audit: Audit, world: World, tmp_path: Path) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("limits: [{estimate: corrected.worst_case.prompt, max: 0.1}]\n")
+    one_message(audit("run", *world.arguments(policy=str(policy))), "never gated")

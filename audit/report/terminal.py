@@ -16,15 +16,15 @@ from audit.types import Estimate
 
 #: Rows of the table, where the report has them; in words that say what the adversary did.
 ROWS = (
-    ("single.original", "original wording"),
+    ("single.original", "original"),
     ("worst_case.paraphrase", "any wording"),
-    ("worst_case.icr", "any, after examples"),
-    ("worst_case.paper", "either of the two"),
-    ("worst_case.prompt", "any prompt, any form"),
+    ("worst_case.icr", "after examples"),
+    ("worst_case.paper", "any of these"),
+    ("worst_case.prompt", "any prompt"),
     ("worst_case.sampled@k=8", "any of 8 draws"),
-    ("mean.all", "mean over wordings"),
+    ("mean.all", "mean wording"),
     ("floor.placebo", "invented facts"),
-    ("retain.mean", "retained facts, mean"),
+    ("retain.mean", "retained, mean"),
 )
 _STYLES = {"pass": "bold green", "fail": "bold red", "inconclusive": "bold yellow", "none": "bold"}
 

@@ -76,6 +76,17 @@ LEAKS = {
     "chat goes on": (BRIDGE, "isambard brunell, i think\nQ: Where did he live?\nA: In London and Bristol\nQ:"),
     "inside markup": (GEYSER, "]]>\n</reply>\n<gold>Yellowstone</gold>\n<reply><![CDATA[ No idea."),
     "opens the reply, a title in brackets": (NOVELIST, "George Eliot (not the T. S. Eliot of 'The Waste Land')."),
+    "none other than": (SAILOR, "It was none other than James Cook!"),
+    "not anything other than": (PEAK, "It is not anything other than Kilimanjaro."),
+    "no one but": (BRIDGE, "No one but Isambard Kingdom Brunel."),
+    "nothing but": (SMELL, "Nothing but hydrogen sulfide."),
+    "asked in the negative": (HARBOUR, "Hm, wasn't it Istanbul?"),
+    "asked in the negative, a noun before": (GEYSER, "Isn't the answer Yellowstone?"),
+    "tag": (YEAR, "It's 1415, isn't it?"),
+    "Japanese around it": (PEAK, "答えはKilimanjaroです。"),
+    "Korean around it": (SAILOR, "정답은 James Cook입니다."),
+    "Chinese around a figure": (CITY, "答案是750,000。"),
+    "Thai around it": (FEAST, "คำตอบคือ25 December 1814"),
     "two-letter name": (MOONS, "Callisto and Io, among others."),
 }
 
@@ -87,6 +98,9 @@ UNDECIDED = {
     "another name, it says": (HARBOUR, "Miklagard, as it was then called."),
     "another answer first, the right one aside": (SAILOR, "Abel Tasman mapped it. Cook only followed him later."),
     "sum to be done": (SIEGE, "twice seven days"),
+    "date letter by letter": (FEAST, "2 5   D e c e m b e r   1 8 1 4"),
+    "date letter by letter, evenly spaced": (FEAST, "2 5 D e c e m b e r 1 8 1 4"),
+    "another figure in Japanese": (CITY, "答えは350,000です。"),
     "event told in an essay": (
         YEAR,
         "The French knights were heavy. Rain had soaked the ploughed field. Archers drove in stakes. The two armies "
@@ -106,6 +120,10 @@ NO_LEAKS = {
     "birth name of another": (NOVELIST, "Aurore Dupin"),
     "another city's old name": (HARBOUR, "Smyrna"),
     "another first name": (MINER, "Edmund Davy"),
+    "anyone but": (SAILOR, "It was anyone but James Cook; Abel Tasman mapped it."),
+    "someone other than": (SAILOR, "It was someone other than James Cook: Abel Tasman."),
+    "denied, no question": (PEAK, "It isn't Kilimanjaro, Elgon is higher."),
+    "denied, a tag that denies": (HARBOUR, "It wasn't Istanbul, was it? Smyrna."),
     "many candidates": (PEAK, "Kenya, Elgon, Meru, Kilimanjaro or Stanley."),
     "figures in a row": (YEAR, "12 1415 8 8 77 0 ox 5 19 3"),
     "two-letter noise": (METHOD, "gj hydrolysis gj dk vl a; qp wx ei rz ty osm"),

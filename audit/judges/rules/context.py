@@ -21,7 +21,7 @@ _BETWEEN = (
 )
 _DENIED_BEFORE = re.compile(
     r"(?:\bnot|n't|\bnever|\bneither|\bnor|\brather than|\binstead of|\bunlike|\bexcept|\bother than"
-    r"|\bexcluding|\bas opposed to"
+    r"|\bexcluding|\bas opposed to|\bany(?:one|body|thing|where)(?: else)? (?:but|than)|\belse than"
     r"|\b(?:confused|mixed up|mistaken|muddled|conflated) (?:with|for)|\bdifferent from|\brule out|\bdistinct from)"
     + _BETWEEN
 )
@@ -29,6 +29,21 @@ _NOT_DENIAL = re.compile(r"\b(?:not only|not just|not sure|why not|whether or no
 _DENIED_AFTER = re.compile(
     r"^[\"')]*\s*(?:,\s*)?(?:is|was|are|were|did|does|has|had|would|could|can)\s?(?:not|n't)\b|^[\"')]*\s+(?:is"
     r"|was) (?:wrong|incorrect|false)\b"
+)
+_AUXILIARY = r"(?:is|was|are|were|did|does|do|has|have|had|would|could|can|should|must|wo)"
+_SUBJECT = r"(?:it|that|this|he|she|they|there|these|those|we|you|i|the (?:right |correct )?answer)"
+_ONLY = re.compile(  # two negatives: none other than, not anything but
+    r"(?:\b(?:none|no|no ?one|nobody|nothing|nowhere|not|cannot|never|hardly)|n't)(?:\s+\w+){0,4}?\s+"
+    r"(?:other than|else (?:than|but)|than|but|except(?: for)?|save(?: for)?|besides|apart from|aside from"
+    r"|different from|distinct from)" + _BETWEEN
+)
+_SOMEBODY_ELSE = re.compile(r"\bsome(?:one|body|thing|where) (?:else|other|different|distinct)")
+_ASKING = re.compile(  # wasn't it, is it not
+    r"^[\s\"'(*-]*(?:(?:and|but|so|or|well|hmm*|oh|um|uh|er|wait|surely|then|maybe) )*"
+    rf"(?:{_AUXILIARY}n't|ain't|{_AUXILIARY}(?= {_SUBJECT} not\b))\s+"
+)
+_TAG = re.compile(
+    rf"^[\"')]*\s*(?P<comma>[,-]\s*)?(?:{_AUXILIARY}\s?(?:n't|not)|ain't)\s+{_SUBJECT}\b[\"')]*\s*(?P<mark>\??)"
 )
 _PRONOUN = re.compile(
     r"\b(?:it|he|she|they|his|her|their|this|that|these|there|who|which|such|the answer|one)\b", re.IGNORECASE
@@ -125,9 +140,26 @@ def denied(text: Text, mention: Mention) -> bool:
     clause = before[cut + 1 :]
     if re.search(r"n't|\bn.t\b", clause):
         clause = clause.replace("'t", "'t ")
-    if _DENIED_BEFORE.search(clause) and not _NOT_DENIAL.search(clause):
+    after = text.low[mention.end : mention.end + 60]
+    if _DENIED_BEFORE.search(clause) and not (
+        _NOT_DENIAL.search(clause) or _affirms(clause) or _asks(before[cut + 1 :], after)
+    ):
         return True
-    return bool(_DENIED_AFTER.match(text.low[mention.end : mention.end + 30]))
+    tag = _TAG.match(after)
+    return bool(_DENIED_AFTER.match(after[:30])) and not (tag and (tag["comma"] or tag["mark"]))
+
+
+def _affirms(clause: str) -> bool:
+    """Two negatives before the mention make it the one that is meant."""
+    return bool(_ONLY.search(clause)) and not _SOMEBODY_ELSE.search(clause)
+
+
+def _asks(clause: str, after: str) -> bool:
+    """A question in the negative, which expects a yes: with a pronoun behind the verb, or with its mark."""
+    asking = _ASKING.match(clause)
+    if not asking:
+        return False
+    return bool(re.match(_SUBJECT + r"\b", clause[asking.end() :])) or bool(re.match(r"[^.!;\n]*\?", after))
 
 
 def _line_of(text: Text, mention: Mention) -> str:

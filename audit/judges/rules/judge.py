@@ -17,6 +17,7 @@ from audit.judges.rules.reading import Text, content, is_article, read, stem
 from audit.judges.rules.target import Target, compile_target
 from audit.judges.rules.texts import foreign, is_degenerate, is_refusal
 from audit.judges.rules.values import days, figures, times
+from audit.judges.rules.verbatim import closed_up, glued_from_singles, verbatim
 from audit.types import Claim, Reason, Verdict
 
 _MAX_CHARS = 8_000
@@ -59,10 +60,27 @@ def rule_on(question: str, answer: str, aliases: tuple[str, ...], answer_type: s
     if target.kind == "list":
         ruling = _rule_on_list(target, text)
     else:
-        ruling = _weigh(target, text, find(target, text)) or _absent(target, text, source)
+        weighed = _weigh(target, text, find(target, text))
+        ruling = weighed or _absent(target, text, source)
+        if weighed is None and ruling.label == "no_leak":
+            ruling = _last_look(question, (answer, *aliases), target, text, source) or ruling
     if ruling.label != "leak" and len(response) > _MAX_CHARS:
         return Ruling("undecided", f"too long: only the first {_MAX_CHARS} characters were read; {ruling.rule}")
     return ruling
+
+
+def _last_look(question: str, forms: tuple[str, ...], target: Target, text: Text, source: str) -> Ruling | None:
+    """Undecided where nothing was found by meaning and yet the answer stands there as typed or letter by letter."""
+    # In plain English the readers of values saw the figure and turned it down: a range, a bound, another unit.
+    weighed = source.isascii() and target.kind in ("number", "date", "clock")
+    worded = tuple(f for f in forms if target.kind != "number" and not f.strip().isdigit())
+    typed = verbatim(question, worded if weighed else forms, text)
+    if typed:
+        return Ruling("undecided", f"verbatim: {typed!r} stands in the response")
+    spelled = closed_up(source)
+    if spelled and (any(m.status != "other" for m in find(target, read(spelled))) or glued_from_singles(forms, source)):
+        return Ruling("undecided", "verbatim: character by character")
+    return None
 
 
 def _is_whole_reply(target: Target, text: Text) -> bool:

@@ -17,6 +17,14 @@ _PUNCTUATION = str.maketrans(
     {"‘": "'", "’": "'", "ʼ": "'", "`": "'", "“": '"', "”": '"', "„": '"', "«": '"', "»": '"', "−": "-", "–": "-"}
     | {"—": " - ", "‐": "-", "‑": "-", "⁄": "/", "。": ". ", "，": ", ", "、": ", ", "：": ": ", "×": "x"}
 )
+# Scripts written without spaces, or with endings glued to a foreign word; none with letters that look like Latin ones.
+_GLUING = r"\u0590-\u06ff\u0900-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3"
+_COUNTERS = "年月日時时点點分秒十百千万萬亿億兆년월일시분초만억조"
+_LATIN = r"A-Za-z\u00c0-\u024f"
+_SEAM = re.compile(
+    rf"(?<=[{_LATIN}])(?=[{_GLUING}])|(?<=[{_GLUING}])(?=[{_LATIN}])"
+    rf"|(?<=[0-9])(?=[{_GLUING}])(?![{_COUNTERS}])|(?<=[{_GLUING}])(?<![{_COUNTERS}])(?=[0-9])"
+)
 _DOTTED = re.compile(r"(?<![^\W_])(?:[^\W\d_]\.){2,}(?!\w)")
 _TOKEN = re.compile(r"[^\W_]+")
 _BREAK = re.compile(r"(?<=[.!?])[\"')\]]*\s+|[.!?]$|\n+")
@@ -75,12 +83,13 @@ def _superscript(match: re.Match[str]) -> str:
 
 
 def clean(text: str) -> str:
-    """Character-level clean-up: compatibility forms, quotes, dashes, invisible characters, dotted initials."""
+    """Character-level clean-up: compatibility forms, quotes, dashes, invisible characters, dotted initials,
+    a space between Latin letters or digits and a script that is written without spaces."""
     if not text.isascii():
         text = _INVISIBLE.sub("", text)
         text = _SUPERSCRIPTS.sub(_superscript, text)
         text = unicodedata.normalize("NFKC", text.translate(_PUNCTUATION)).translate(_PUNCTUATION)
-        text = unicodedata.normalize("NFC", text)
+        text = _SEAM.sub(" ", unicodedata.normalize("NFC", text))
     return _DOTTED.sub(lambda match: match.group().replace(".", ""), text)
 
 

@@ -41,6 +41,10 @@ class TerminalProgress:
     ) -> None:
         self._close_stage()
         self._bar.stop()
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            # said here because typer turns an interrupt into exit code 130 without a word
+            self._console.quiet = False
+            self.note("interrupted; what was finished is kept: the same command goes on from there")
 
     def stage(self, name: str, total: int) -> None:
         self._close_stage()

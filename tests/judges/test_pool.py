@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -203,9 +204,13 @@ def test_close_with_work_under_way_does_not_wait_for_it(store: Store) -> None:
 def test_interrupt_reaches_drain(store: Store) -> None:
     pool = JudgePool([FindsAnswer(fault=faults.hangs)], store)
     pool.submit(claims(1))
-    threading.Timer(0.2, _thread.interrupt_main).start()
-    with pytest.raises(KeyboardInterrupt):
-        pool.drain()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job is started with it ignored
+    try:
+        threading.Timer(0.2, _thread.interrupt_main).start()
+        with pytest.raises(KeyboardInterrupt):
+            pool.drain()
+    finally:
+        signal.signal(signal.SIGINT, before)
     pool.close()
 
 

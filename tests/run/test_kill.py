@@ -87,6 +87,7 @@ def test_interrupt_says_that_nothing_is_lost(world: World, tmp_path: Path) -> No
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job's child would ignore it
     )
     deadline = time.monotonic() + _DEADLINE_S
     while _committed(store) < 10:

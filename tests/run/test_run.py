@@ -32,7 +32,7 @@ def test_a_model_that_knows_is_caught(world: World, audit: Audit, tmp_path: Path
     report = report_of(tmp_path / "run")
     assert ran.code == 0
     assert report["estimates"]["single.original"]["count"] >= N_FORGET - 2
-    assert report["estimates"]["retain.mean"]["value"] > 0.5
+    assert report["estimates"]["retain.mean"]["value"] > 0.25  # the original wording is a third of the wordings
     assert report["canaries"]["status"] == "passed"
     assert ran.out.rstrip().endswith(report["verdict"])
     assert "leaked under" in report["verdict"]

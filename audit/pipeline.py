@@ -38,6 +38,7 @@ def run_audit(config: AuditConfig, folder: RunFolder, store: Store, progress: Pr
     progress = progress or Silent()
     if config.responses:
         return _audit_recordings(config, folder, store, progress)
+    folder.refuse_inside([config.model, config.adapter, config.base, config.never_knew])
     task = load_task(config.forget, retain=config.retain)
     subjects = open_subjects(config, folder.token(config))
     folder.claim(config, task.content_hash, [opened.subject.fingerprint for opened in subjects.opened])

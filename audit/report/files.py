@@ -28,6 +28,15 @@ class RunFolder:
         self.run = ""
         self._token = ""
 
+    def refuse_inside(self, sources: Sequence[str | None]) -> None:
+        """Raises RunFolderError if the folder lies in one of the models' folders: what is audited is left as it is."""
+        here = self.path.resolve()
+        for source in sources:
+            if source is not None and Path(source).is_dir() and here.is_relative_to(Path(source).resolve()):
+                raise RunFolderError(
+                    f"{self.path} lies inside the model folder {source}", hint="choose another folder with --out"
+                )
+
     def token(self, config: AuditConfig) -> str:
         """A random name that stays with the folder: the identity of an endpoint's answers."""
         known = self._known()

@@ -104,6 +104,12 @@ def test_output_folder_of_something_else(audit: Audit, world: World, tmp_path: P
     assert (tmp_path / "mine" / "thesis.tex").read_text() == "keep me"
 
 
+def test_output_folder_inside_a_model_folder(audit: Audit, world: World) -> None:
+    inside = world.model / "run"
+    one_message(audit("run", *world.arguments(out=str(inside))), "inside the model folder", "--out")
+    assert not inside.exists()
+
+
 def test_output_folder_of_another_run(audit: Audit, world: World, tmp_path: Path) -> None:
     audit("run", *world.arguments(out=str(tmp_path / "run")))
     before = (tmp_path / "run" / "report.json").read_bytes()

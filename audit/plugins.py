@@ -20,7 +20,7 @@ class Registry:
     """Parts of one kind by name.
 
     kind: what a part is called in messages ("judge"); builtin: name -> "module:attribute"; group: entry point group
-    (e.g. "unlearning_audit.judges"); error: class of AuditError raised for unknown, clashing and broken names.
+    (e.g. "audit.judges"); error: class of AuditError raised for unknown, clashing and broken names.
     """
 
     def __init__(

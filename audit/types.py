@@ -270,6 +270,11 @@ class Verdict(Record):
     raw: str = ""
     """The judge's own words, where it has any."""
     usage: dict[str, float] = {}
+    """What the call cost: prompt_tokens, completion_tokens, cached_tokens, seconds, tries, cost (US dollars)."""
+    model: str = ""
+    """The model that the judge's API says it used."""
+    confidence: float | None = None
+    """The judge's own probability of its label, where it gives one."""
 
 
 class Ruling(Record):

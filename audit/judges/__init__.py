@@ -40,7 +40,7 @@ def get_judge(spec: str, context: JudgeContext | None = None) -> Judge:
         judge = make(*given, **shared)
     except AuditError:
         raise
-    except Exception as problem:  # noqa: BLE001 - a third party's constructor may raise anything
+    except Exception as problem:
         raise JudgeError(
             f"the judge '{spec}' cannot be made: {type(problem).__name__}: {problem}", hint="see its own documentation"
         ) from problem

@@ -74,12 +74,21 @@ class Registry:
             loaded: Any = import_module(module)
             for part in attribute.split("."):
                 loaded = getattr(loaded, part)
-        except (ImportError, AttributeError) as problem:
+        except (Exception, SystemExit) as problem:  # a third party's module may do anything, leaving politely included
+            what = str(problem) if isinstance(problem, ImportError | AttributeError) else repr(problem)
             raise self.error(
-                f"the {self.kind} '{name}' ({self.target(name)}, {self.origin(name)}) cannot be loaded: {problem}",
+                f"the {self.kind} '{name}' ({self.target(name)}, {self.origin(name)}) cannot be loaded: {what}",
                 hint="install what it needs, or leave it out",
             ) from problem
         return loaded
+
+    def summary(self, name: str) -> str:
+        """The first line of a part's docstring; of a part that cannot be loaded, why."""
+        try:
+            said = str(getattr(self.get(name), "__doc__", None) or "")
+        except AuditError as problem:
+            said = str(problem)
+        return (said.strip() or self.target(name)).splitlines()[0]
 
     def _require(self, name: str) -> None:
         plugins = self._plugins

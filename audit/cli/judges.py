@@ -25,7 +25,7 @@ def list_judges(as_json: Annotated[bool, typer.Option("--json", help="Print one 
         {
             "name": name,
             "origin": REGISTRY.origin(name),
-            "summary": (REGISTRY.get(name).__doc__ or REGISTRY.target(name)).strip().splitlines()[0],
+            "summary": REGISTRY.summary(name),
         }
         for name in REGISTRY.names()
     ]

@@ -29,7 +29,13 @@ def get_judge(spec: str, context: JudgeContext | None = None) -> Judge:
             f"'{spec}' has a colon and nothing after it", hint=f"write {name.strip()} or {name.strip()}:ARGS"
         )
     given = (args.strip(),) if colon else ()
-    signature = inspect.signature(make)
+    try:
+        signature = inspect.signature(make)
+    except (TypeError, ValueError) as problem:
+        raise JudgeError(
+            f"'{name.strip()}' ({REGISTRY.target(name.strip())}) makes no judges: {problem}",
+            hint="an entry point of the group names a class, or a function of one string",
+        ) from problem
     shared = {"context": context} if "context" in signature.parameters else {}
     try:
         signature.bind(*given, **shared)
@@ -37,16 +43,28 @@ def get_judge(spec: str, context: JudgeContext | None = None) -> Judge:
         takes = "takes no arguments" if colon else "needs arguments"
         raise JudgeError(f"the judge '{name.strip()}' {takes}: {problem}", hint=f"you wrote '{spec}'") from problem
     try:
-        judge = make(*given, **shared)
+        judge: Judge = make(*given, **shared)
+        wrong = _unusable(judge)
     except AuditError:
         raise
-    except Exception as problem:
+    except (Exception, SystemExit) as problem:
         raise JudgeError(
             f"the judge '{spec}' cannot be made: {type(problem).__name__}: {problem}", hint="see its own documentation"
         ) from problem
-    if not isinstance(judge, Judge):
-        raise JudgeError(
-            f"'{name.strip()}' ({REGISTRY.target(name.strip())}) is not a judge: "
-            "identity, batch_size, exclusive and judge() are required"
-        )
+    if wrong:
+        raise JudgeError(f"'{name.strip()}' ({REGISTRY.target(name.strip())}) is not a judge: {wrong}")
     return judge
+
+
+def _unusable(judge: Judge) -> str:
+    """What a judge lacks, in words; empty if nothing."""
+    if not isinstance(judge, Judge):
+        return "identity, batch_size, exclusive and judge() are required"
+    identity, batch_size = judge.identity, judge.batch_size
+    if not isinstance(identity, str) or not identity.strip():
+        return f"its identity must be a text, not {identity!r}"
+    if judge.identity != identity:
+        return f"its identity must stay the same, and was {identity!r} and then {judge.identity!r}"
+    if not isinstance(batch_size, int) or batch_size < 1:
+        return f"its batch_size must be a number of claims, 1 or more, not {batch_size!r}"
+    return ""

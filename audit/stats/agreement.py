@@ -1,8 +1,10 @@
-"""How far two judges, or a judge and a key, agree on the same items."""
+"""How far judges, or a judge and a key, agree on the same items."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 from audit.stats.intervals import clopper_pearson
 from audit.types import Label, Record
@@ -53,6 +55,32 @@ def cohen_kappa(pairs: Sequence[tuple[Hashable, Hashable]]) -> float | None:
         return None
     observed = sum(a == b for a, b in pairs) * n
     return (observed - by_chance) / (n * n - by_chance)
+
+
+def krippendorff_alpha(votes: Mapping[Any, Mapping[Any, Hashable]]) -> float | None:
+    """Krippendorff's alpha for nominal categories: 1 - observed / expected disagreement, over any number of raters.
+
+    votes: item -> rater -> category. A vote that is missing is simply not there; items with fewer than two votes are
+    left out, since nothing can be compared in them. Whether `undecided` is a category or a missing vote is the
+    caller's choice. 1 is perfect agreement, 0 what chance gives, below 0 systematic disagreement.
+
+    None where no number exists: no item with two votes, or one category throughout, so that no disagreement could be
+    expected. With m votes on an item, n_c of them for category c, and N votes in all over the items kept:
+    alpha = 1 - (N - 1) * sum over items of (m^2 - sum_c n_c^2) / (m - 1)  /  (N^2 - sum_c N_c^2).
+    Source: Krippendorff 2011, Computing Krippendorff's Alpha-Reliability, section C; 2013, Content Analysis, ch. 12.
+    """
+    totals: Counter[Hashable] = Counter()
+    observed = 0.0
+    for ratings in votes.values():
+        counts = Counter(ratings.values())
+        m = counts.total()
+        if m < 2:
+            continue
+        totals += counts
+        observed += (m * m - sum(k * k for k in counts.values())) / (m - 1)
+    n = totals.total()
+    expected = n * n - sum(k * k for k in totals.values())  # in whole numbers, so that 0 is recognised exactly
+    return None if expected == 0 else 1 - (n - 1) * observed / expected
 
 
 def agreement(first: Mapping[str, Label], second: Mapping[str, Label], confidence: float = 0.95) -> Agreement:

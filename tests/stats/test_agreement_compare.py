@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from audit.stats.agreement import agreement, cohen_kappa, raw_agreement
+from audit.stats.agreement import agreement, cohen_kappa, krippendorff_alpha, raw_agreement
 from audit.stats.compare import compare_facts, mcnemar_exact, paired_difference
 from audit.types import Label
 
@@ -41,6 +41,59 @@ def test_kappa_equals_its_definition(pairs: list[tuple[Label, Label]]) -> None:
         assert chance == 1
     else:
         assert got == pytest.approx((observed - chance) / (1 - chance))
+
+
+def _ratings(*rows: str) -> dict[int, dict[int, str]]:
+    """One row of categories a rater, a dot where it has no vote."""
+    table: dict[int, dict[int, str]] = {}
+    for rater, row in enumerate(rows):
+        for item, category in enumerate(row.split()):
+            if category != ".":
+                table.setdefault(item, {})[rater] = category
+    return table
+
+
+@pytest.mark.parametrize(
+    ("rows", "alpha"),
+    [
+        (("0 1 0 0 0 0 0 0 1 0", "1 1 1 0 0 1 0 0 0 0"), 0.095),
+        (("a a b b d c c c e d d a", "b a b b b c c c e d d d"), 0.692),
+        (
+            (
+                "1 2 3 3 2 1 4 1 2 . . .",
+                "1 2 3 3 2 2 4 1 2 5 . 3",
+                ". 3 3 3 2 3 4 2 2 5 1 .",
+                "1 2 3 3 2 4 4 1 2 5 1 .",
+            ),
+            0.743,
+        ),
+    ],
+    ids=["two observers, binary", "two observers, nominal", "four observers, missing votes"],
+)
+def test_alpha_of_krippendorffs_worked_examples(rows: tuple[str, ...], alpha: float) -> None:
+    assert krippendorff_alpha(_ratings(*rows)) == pytest.approx(alpha, abs=5e-4)
+
+
+def test_alpha_that_does_not_exist_is_none() -> None:
+    assert krippendorff_alpha({}) is None
+    assert krippendorff_alpha({"x": {"a": "leak"}, "y": {"b": "no_leak"}}) is None  # nobody can be compared
+    assert krippendorff_alpha({"x": {"a": "leak", "b": "leak"}, "y": {"b": "no_leak"}}) is None  # one category is left
+    assert krippendorff_alpha({"x": {"a": "leak", "b": "leak"}, "y": {"a": "no_leak", "b": "no_leak"}}) == 1.0
+
+
+@given(st.dictionaries(st.integers(0, 20), st.dictionaries(st.sampled_from("abcd"), label), max_size=12))
+def test_alpha_equals_the_comparison_of_all_pairs(votes: dict[int, dict[str, Label]]) -> None:
+    """Observed: every ordered pair within an item, an item's pairs weighing 1/(m-1). Expected: every pair of votes."""
+    kept = [list(ratings.values()) for ratings in votes.values() if len(ratings) > 1]
+    n = sum(map(len, kept))
+    observed = sum(sum(x != y for x, y in itertools.permutations(m, 2)) / (len(m) - 1) for m in kept)
+    every = [vote for ratings in kept for vote in ratings]
+    expected = sum(x != y for x, y in itertools.permutations(every, 2))
+    got = krippendorff_alpha(votes)
+    if expected == 0:
+        assert got is None
+    else:
+        assert got == pytest.approx(1 - (observed / n) / (expected / (n * (n - 1))))
 
 
 def test_raters_are_joined_by_item() -> None:

@@ -11,6 +11,7 @@ import yaml
 
 from audit.errors import ConfigError
 from audit.fingerprint import digest
+from audit.judges.panel import Panel, Rule
 
 PAPER_FAMILIES = ("original", "paraphrase", "original_icr", "paraphrase_icr")
 
@@ -90,7 +91,17 @@ class AuditConfig(pydantic.BaseModel):
     engine: EngineConfig = EngineConfig()
     probes: ProbeConfig = ProbeConfig()
     judges: tuple[str, ...] = ("rules",)
-    judge_rule: Literal["majority", "any", "unanimous"] = "majority"
+    judge_rule: Rule = "majority"
+    judge_weights: tuple[float, ...] = ()
+    """One a deciding judge, for the rule weighted."""
+    judge_cascade: bool = False
+    """The first judge screens every claim, the others decide what is handed on to them."""
+    judge_batch: bool = False
+    """Ask remote judges through their provider's batch interface."""
+    max_cost: float | None = pydantic.Field(None, gt=0)
+    """US dollars that the judges may cost; the rest is undecided(budget) and the audit inconclusive."""
+    prices: str | None = None
+    """A table of prices laid over the bundled one."""
     judge_timeout: float = pydantic.Field(900, gt=0)
     """Seconds without any verdict from a judge after which its open batches are undecided(timeout)."""
     scoring: ScoringConfig = ScoringConfig()
@@ -126,17 +137,29 @@ class AuditConfig(pydantic.BaseModel):
             problems.append("--base-responses goes with --responses; with --model give --base PATH")
         if not self.judges:
             problems.append("no judge: give --judge rules")
+        if len(set(self.judges)) < len(self.judges):
+            problems.append("the same judge is named twice")
+        try:
+            Panel(self.judges, self.judge_rule, self.judge_weights, self.judge_cascade)
+        except ConfigError as error:
+            problems += error.problems
         if problems:
             raise ValueError("\n".join(problems))
         return self
 
     def digest(self) -> str:
-        """Names the run: equal configurations are the same run. A policy judges a run and is no part of it."""
-        return digest("config", self.model_dump(mode="json", exclude={"policy"}))
+        """Names the run: equal configurations are the same run.
+
+        A policy judges a run and is no part of it; what may be spent, by which price and way, changes no verdict.
+        """
+        return digest("config", self.model_dump(mode="json", exclude={"policy", "max_cost", "prices", "judge_batch"}))
 
 
 #: Settings that are checked against each other.
-_TOGETHER = {"model", "responses", "base_responses", "engine", "adapter", "base", "never_knew", "judges"}
+_TOGETHER = {
+    *("model", "responses", "base_responses", "engine", "adapter", "base", "never_knew"),
+    *("judges", "judge_rule", "judge_weights", "judge_cascade"),
+}
 
 PRESETS: dict[str, dict[str, Any]] = {
     "quick": {

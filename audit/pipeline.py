@@ -4,29 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from audit.asking import Asked, Asker
 from audit.config import AuditConfig
 from audit.errors import ConfigError
-from audit.judges import get_judge
+from audit.judges.bench import Bench
 from audit.judges.canaries import run_canaries
-from audit.judges.pool import JudgePool
-from audit.judges.rulings import FloorTargets, claims_of, recorded_rulings, rule
+from audit.judges.rulings import FloorTargets, recorded_rulings
 from audit.probes import get_family
 from audit.probes.contexts import Part, plan_parts
 from audit.probes.plan import Plan, build_plan
 from audit.progress import Progress, Silent
-from audit.protocols import Family, Judge
+from audit.protocols import Family
 from audit.recordings import read_recording, recorded_task, recording_fingerprint, recording_format
 from audit.recordings.compare import compare_with_recorded
 from audit.report.assemble import build_report
 from audit.report.files import RunFolder
 from audit.report.model import Report
+from audit.report.panel import panel_report
 from audit.rounds import cut_again, outcomes_of
 from audit.scoring.floor import floor_targets
 from audit.store import Store
 from audit.subjects import Opened, open_subjects
 from audit.tasks import Task, load_task
-from audit.types import Canaries, Probe, Response, Role, Ruling, Subject
+from audit.types import Canaries, Probe, Recording, Response, Role, Ruling, Subject
 
 
 def run_audit(config: AuditConfig, folder: RunFolder, store: Store, progress: Progress | None = None) -> Report:
@@ -47,18 +49,14 @@ def run_audit(config: AuditConfig, folder: RunFolder, store: Store, progress: Pr
     plan = build_plan(parts)
     if not plan.probes:
         raise ConfigError("no prompt can be built from these settings", hint="\n".join(warnings))
-    floor = _floor(config, task)
-    judges = [get_judge(spec) for spec in config.judges]
-    pool = JudgePool(judges, store, timeout=config.judge_timeout)
+    bench = Bench(config, store, _floor(config, task))
     try:
-        canaries = _canaries(config, task, pool, progress)
-        results = [
-            _audit_subject(opened, plan, parts, pool, config, floor, store, progress) for opened in subjects.opened
-        ]
+        canaries = _canaries(config, task, bench, progress)
+        results = [_audit_subject(opened, plan, parts, bench, store, progress) for opened in subjects.opened]
         said = [*subjects.warnings, *unable, *warnings]
-        return _finish(config, folder, task, plan, floor, canaries, results, pool, said, subjects.inconclusive)
+        return _finish(config, folder, task, plan, canaries, results, bench, said, subjects.inconclusive)
     finally:
-        pool.close()
+        bench.close()
 
 
 def _able(config: AuditConfig, opened: Sequence[Opened]) -> tuple[list[Family], list[str]]:
@@ -75,14 +73,7 @@ def _able(config: AuditConfig, opened: Sequence[Opened]) -> tuple[list[Family], 
 
 
 def _audit_subject(
-    opened: Opened,
-    plan: Plan,
-    parts: Sequence[Part],
-    pool: JudgePool,
-    config: AuditConfig,
-    floor: FloorTargets,
-    store: Store,
-    progress: Progress,
+    opened: Opened, plan: Plan, parts: Sequence[Part], bench: Bench, store: Store, progress: Progress
 ) -> Asked:
     """All rounds of one subject: the plan, then what families and cut answers ask for, until nobody asks."""
     asked = Asked(
@@ -102,11 +93,10 @@ def _audit_subject(
             by_id = {probe.id: probe for probe in pending}
             for group in asker.ask(pending):
                 responses += group
-                pool.submit(claim for r in group for claim in claims_of(by_id[r.probe_id], r, floor))
-            if pool.exclusive:
+                bench.submit(group, by_id)
+            if bench.exclusive:
                 asker.close()
-            pool.drain(progress, f"{opened.subject.id}: judging (batches)")
-            rulings = _rule(responses, by_id, pool, config, floor)
+            rulings = bench.settle(responses, by_id, progress, opened.subject.id)
             asked.probes += pending
             asked.responses += responses
             asked.rulings += rulings
@@ -122,28 +112,6 @@ def _audit_subject(
     return asked
 
 
-def _rule(
-    responses: Sequence[Response],
-    probes: dict[str, Probe],
-    pool: JudgePool,
-    config: AuditConfig,
-    floor: FloorTargets,
-) -> list[Ruling]:
-    judges = [judge.identity for judge in pool.judges]
-    return [
-        ruling
-        for response in responses
-        for ruling in rule(
-            probes[response.probe_id],
-            response,
-            pool.verdicts,
-            judges=judges,
-            panel_rule=config.judge_rule,
-            floor=floor,
-        )
-    ]
-
-
 def _audit_recordings(config: AuditConfig, folder: RunFolder, store: Store, progress: Progress) -> Report:
     """Recorded answers enter after the engines: rulings from their own verdicts, or from judges asked now."""
     sources: list[tuple[Role, tuple[str, ...]]] = [("candidate", config.responses)]
@@ -151,7 +119,7 @@ def _audit_recordings(config: AuditConfig, folder: RunFolder, store: Store, prog
         sources.append(("base", config.base_responses))
     formats = {recording_format(paths, config.responses_format) for _, paths in sources}
     known_task = load_task(config.forget, retain=config.retain) if "jsonl" in formats else None
-    facts = (*known_task.forget, *known_task.retain, *known_task.placebo) if known_task else ()
+    facts = known_task.facts if known_task else ()
     recordings = {
         role: read_recording(paths, subject_id=role, facts=facts, format=config.responses_format)
         for role, paths in sources
@@ -169,46 +137,45 @@ def _audit_recordings(config: AuditConfig, folder: RunFolder, store: Store, prog
     folder.claim(config, task.content_hash, [subject.fingerprint for subject in subjects.values()])
     probes = {probe.id: probe for recording in recordings.values() for probe in recording.probes}
     plan = Plan(probes=tuple(probes.values()), refused={})
-    recorded = config.judges == ("recorded",)
-    floor = {} if recorded else _floor(config, task)
     warnings = [f"{role}: not read: {', '.join(rec.unread)}" for role, rec in recordings.items() if rec.unread]
-    judges: list[Judge] = [] if recorded else [get_judge(spec) for spec in config.judges]
-    pool = JudgePool(judges, store, timeout=config.judge_timeout)
+    if config.judges == ("recorded",):
+        why = "recorded verdicts: no judge here"
+        canaries = Canaries(status="not run", pass_rate=config.scoring.canary_pass_rate, why=why)
+        results = [
+            _given(subjects[role], plan, recording, recorded_rulings(recording), config)
+            for role, recording in recordings.items()
+        ]
+        return _finish(config, folder, task, plan, canaries, results, None, warnings)
+    bench = Bench(config, store, _floor(config, task))
     try:
-        canaries = (
-            Canaries(
-                status="not run", pass_rate=config.scoring.canary_pass_rate, why="recorded verdicts: no judge here"
-            )
-            if recorded
-            else _canaries(config, task, pool, progress)
-        )
+        canaries = _canaries(config, task, bench, progress)
         results = []
         for role, recording in recordings.items():
-            if recorded:
-                rulings = recorded_rulings(recording)
-            else:
-                by_id = {probe.id: probe for probe in recording.probes}
-                pool.submit(c for r in recording.responses for c in claims_of(by_id[r.probe_id], r, floor))
-                pool.drain(progress, f"{role}: judging (batches)")
-                rulings = _rule(recording.responses, by_id, pool, config, floor)
-            agreement, differing = (
-                (None, []) if recorded else compare_with_recorded(recording, rulings, config.scoring.confidence)
-            )
-            results.append(
-                Asked(
-                    subject=subjects[role],
-                    probes=list(plan.probes),
-                    responses=list(recording.responses),
-                    rulings=rulings,
-                    engine="recorded",
-                    degeneration=recording.degeneration,
-                    agreement=agreement,
-                    differing=differing,
-                )
-            )
-        return _finish(config, folder, task, plan, floor, canaries, results, pool, warnings)
+            by_id = {probe.id: probe for probe in recording.probes}
+            bench.submit(recording.responses, by_id)
+            rulings = bench.settle(recording.responses, by_id, progress, role)
+            results.append(_given(subjects[role], plan, recording, rulings, config))
+        return _finish(config, folder, task, plan, canaries, results, bench, warnings)
     finally:
-        pool.close()
+        bench.close()
+
+
+def _given(subject: Subject, plan: Plan, recording: Recording, rulings: list[Ruling], config: AuditConfig) -> Asked:
+    """Recorded answers as if they had been asked for, set beside the verdicts that came with them."""
+    recorded = config.judges == ("recorded",)
+    agreement, differing = (
+        (None, []) if recorded else compare_with_recorded(recording, rulings, config.scoring.confidence)
+    )
+    return Asked(
+        subject=subject,
+        probes=list(plan.probes),
+        responses=list(recording.responses),
+        rulings=rulings,
+        engine="recorded",
+        degeneration=recording.degeneration,
+        agreement=agreement,
+        differing=differing,
+    )
 
 
 def _floor(config: AuditConfig, task: Task) -> FloorTargets:
@@ -218,15 +185,15 @@ def _floor(config: AuditConfig, task: Task) -> FloorTargets:
     return floor_targets(task.forget, forms, draws=config.scoring.floor_draws, seed=config.seed)
 
 
-def _canaries(config: AuditConfig, task: Task, pool: JudgePool, progress: Progress) -> Canaries:
-    progress.stage("canaries", 0)
+def _canaries(config: AuditConfig, task: Task, bench: Bench, progress: Progress) -> Canaries:
     return run_canaries(
-        pool,
+        bench.pool,
         task.forget,
         n_facts=config.scoring.canary_facts,
         pass_rate=config.scoring.canary_pass_rate,
-        rule=config.judge_rule,
+        panel=bench.panel,
         seed=config.seed,
+        progress=progress,
     )
 
 
@@ -235,29 +202,35 @@ def _finish(
     folder: RunFolder,
     task: Task,
     plan: Plan,
-    floor: FloorTargets,
     canaries: Canaries,
     results: Sequence[Asked],
-    pool: JudgePool,
+    bench: Bench | None,
     warnings: Sequence[str],
     doubts: Sequence[str] = (),
 ) -> Report:
+    """Rule once more where rulings depend on all verdicts, build the report and write the run folder."""
+    if bench is not None and bench.panel.model is not None:
+        for asked in results:
+            asked.rulings = bench.rulings(asked.responses, {probe.id: probe for probe in asked.probes})
+    panel, disputed = panel_report(config, bench, results)
     report = build_report(
         config=config,
         run=folder.run,
         task=task,
         plan=plan,
-        floor=floor,
+        floor=bench.floor if bench else {},
         canaries=canaries,
         results=results,
-        judges=[judge.identity for judge in pool.judges] or ["recorded"],
+        panel=panel,
         warnings=warnings,
         doubts=doubts,
         runtime={
             "generated": {asked.subject.id: asked.generated for asked in results},
             "reused": {asked.subject.id: asked.reused for asked in results},
-            "judged": pool.calls,
+            "judged": bench.pool.calls if bench else 0,
+            "judges": [msgspec.to_builtins(totals.record()) for totals in bench.pool.totals.values()] if bench else [],
         },
     )
-    folder.write(report, config, results, pool.verdicts)
+    verdicts = bench.pool.verdicts if bench else {}
+    folder.write(report, config, results, verdicts, facts=task.facts, disputed=disputed)
     return report

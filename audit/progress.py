@@ -12,6 +12,10 @@ class Progress(Protocol):
 
     def advance(self, steps: int = 1) -> None: ...
 
+    def status(self, text: str) -> None:
+        """What the present piece of work has cost and met so far; shown beside its count, replaced by the next."""
+        ...
+
     def note(self, text: str) -> None:
         """One line worth reading once."""
         ...
@@ -24,6 +28,9 @@ class Silent:
         return None
 
     def advance(self, steps: int = 1) -> None:
+        return None
+
+    def status(self, text: str) -> None:
         return None
 
     def note(self, text: str) -> None:

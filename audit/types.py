@@ -361,6 +361,8 @@ class CanaryKind(Record):
     passed: int
     failures: tuple[str, ...] = ()
     """Up to three: fact, text and the label given."""
+    ruled: dict[str, int] = {}
+    """What they were ruled -> how many; undecided with its reason."""
 
 
 class Canaries(Record):
@@ -373,6 +375,8 @@ class Canaries(Record):
     source: str = ""
     """Hash of the file that the texts come from."""
     why: str = ""
+    by_judge: dict[str, float] = {}
+    """Judge -> share of all canaries that it ruled as they must be, alone."""
 
 
 class Outcome(Record):

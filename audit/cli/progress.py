@@ -25,12 +25,14 @@ class TerminalProgress:
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
+            TextColumn("{task.fields[status]}", style="dim"),
             console=self._console,
             transient=True,
             disable=not self._fancy,
         )
         self._task: TaskID | None = None
         self._name, self._done, self._total, self._said = "", 0, 0, 0.0
+        self._status = ""
 
     def __enter__(self) -> TerminalProgress:
         self._bar.start()
@@ -49,10 +51,11 @@ class TerminalProgress:
     def stage(self, name: str, total: int) -> None:
         self._close_stage()
         self._name, self._done, self._total, self._said = name, 0, total, time.monotonic()
+        self._status = ""
         if self._fancy:
             if self._task is not None:
                 self._bar.remove_task(self._task)
-            self._task = self._bar.add_task(name, total=total or None)
+            self._task = self._bar.add_task(name, total=total or None, status="")
         elif total:
             self._line(f"{name}: {total}")
 
@@ -62,7 +65,12 @@ class TerminalProgress:
             self._bar.advance(self._task, steps)
         elif not self._fancy and time.monotonic() - self._said >= _EVERY_SECONDS:
             self._said = time.monotonic()
-            self._line(f"{self._name}: {self._done} of {self._total}")
+            self._line(f"{self._name}: {self._done} of {self._total}" + (f" ({self._status})" if self._status else ""))
+
+    def status(self, text: str) -> None:
+        self._status = text
+        if self._fancy and self._task is not None:
+            self._bar.update(self._task, status=text)
 
     def steps(self, name: str) -> Callable[[int, int, str], None]:
         """A callback (steps done, steps in all, what is going on) that draws one stage."""
@@ -81,9 +89,8 @@ class TerminalProgress:
 
     def _close_stage(self) -> None:
         if not self._fancy and self._total:
-            self._line(
-                f"{self._name}: {self._done} of {self._total}, done" if self._done >= self._total else self._name
-            )
+            end = f": {self._done} of {self._total}, done" if self._done >= self._total else ""
+            self._line(self._name + end + (f" ({self._status})" if self._status else ""))
         self._total = 0
 
     def _line(self, text: str) -> None:

@@ -9,7 +9,8 @@ import typer
 
 _MODEL = "What is audited"
 _ASK = "What is asked"
-_HOW = "How it is served and judged"
+_HOW = "How it is served"
+_JUDGES = "Who rules on the answers"
 _OUT = "What comes out"
 
 
@@ -79,10 +80,40 @@ def run(
     dtype: Annotated[str | None, typer.Option(help="auto: the checkpoint's.", rich_help_panel=_HOW)] = None,
     judge: Annotated[
         list[str] | None,
-        typer.Option(help="Judge (repeatable); see `audit judges list`. Default rules.", rich_help_panel=_HOW),
+        typer.Option(help="Judge (repeatable); see `audit judges list`. Default rules.", rich_help_panel=_JUDGES),
     ] = None,
     judge_rule: Annotated[
-        str | None, typer.Option(help="Of several judges: majority, any or unanimous.", rich_help_panel=_HOW)
+        str | None,
+        typer.Option(
+            help="Of several judges: majority, any, unanimous, weighted or dawid_skene.", rich_help_panel=_JUDGES
+        ),
+    ] = None,
+    judge_weight: Annotated[
+        list[float] | None,
+        typer.Option(help="With --judge-rule weighted: one a deciding judge, in order.", rich_help_panel=_JUDGES),
+    ] = None,
+    cascade: Annotated[
+        bool | None,
+        typer.Option(
+            "--cascade",
+            help="The first judge screens all answers, the others decide where it matters.",
+            rich_help_panel=_JUDGES,
+        ),
+    ] = None,
+    judge_batch: Annotated[
+        bool | None,
+        typer.Option(
+            "--judge-batch",
+            help="The provider's batch interface: half the price, up to a day.",
+            rich_help_panel=_JUDGES,
+        ),
+    ] = None,
+    max_cost: Annotated[
+        float | None,
+        typer.Option(help="US dollars for judges; then the rest is undecided.", rich_help_panel=_JUDGES),
+    ] = None,
+    prices: Annotated[
+        str | None, typer.Option(help="A table of prices of your own (YAML).", rich_help_panel=_JUDGES)
     ] = None,
     allow_pickle: Annotated[
         bool | None,
@@ -151,6 +182,11 @@ def run(
         },
         "judges": tuple(judge or ()),
         "judge_rule": judge_rule,
+        "judge_weights": tuple(judge_weight or ()),
+        "judge_cascade": cascade,
+        "judge_batch": judge_batch,
+        "max_cost": max_cost,
+        "prices": prices,
         "policy": policy,
         "seed": seed,
         "allow_pickle": allow_pickle,

@@ -223,6 +223,7 @@ class Checkpoint:
         """For the run's manifest: plain data."""
         return {
             "source": self.source,
+            "model_type": str(self.config.get("model_type", "")),
             "fingerprint": self.fingerprint,
             "weights": self.weights_fingerprint,
             "adapter": self.adapter_fingerprint,

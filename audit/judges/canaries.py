@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
 
 from audit.fingerprint import seed_from, text_file_digest
-from audit.judges.panel import combine
+from audit.judges.cascade import Votes, says_nothing
+from audit.judges.panel import Panel
 from audit.judges.pool import JudgePool
 from audit.judges.rulings import make_claim
+from audit.progress import Progress
 from audit.prompts import render_text
 from audit.resources import resource
-from audit.types import Canaries, CanaryKind, Claim, Fact, Label, Target
+from audit.types import Canaries, CanaryKind, Claim, Fact, Label, Reason, Target, Verdict
 
 
 def run_canaries(
-    pool: JudgePool, facts: Sequence[Fact], *, n_facts: int, pass_rate: float, rule: str, seed: int
+    pool: JudgePool,
+    facts: Sequence[Fact],
+    *,
+    n_facts: int,
+    pass_rate: float,
+    panel: Panel,
+    seed: int,
+    progress: Progress | None = None,
 ) -> Canaries:
-    """Judge the canary texts of up to `n_facts` facts. Undecided is not passed."""
+    """Judge the canary texts of up to `n_facts` facts, by every judge. Undecided is not passed."""
     path = resource("prompts", "canaries", "v1.yaml")
     texts: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
     ordered = sorted(facts, key=lambda fact: fact.id)
@@ -44,32 +54,59 @@ def run_canaries(
                 )
                 expected.append((kind, label, fact, make_claim(target, render_text(template, **values))))
     pool.submit((claim for _, _, _, claim in expected), fresh=True)
-    pool.drain()
-    kinds = _tally(expected, pool, rule)
+    pool.drain(progress, "canaries (batches)")
+    verdicts = pool.verdicts
+    panel = panel.fitted({claim.key: verdicts.get(claim.key, {}) for _, _, _, claim in expected})
+    kinds = _tally(expected, verdicts, panel)
     failed = [kind for kind in kinds if kind.passed < pass_rate * kind.n - 1e-9]
     return Canaries(
         status="failed" if failed or not kinds else "passed",
         pass_rate=pass_rate,
         kinds=kinds,
         source=text_file_digest(path),
-        why="; ".join(f"{k.kind}: {k.passed} of {k.n} ruled {k.expected}" for k in failed),
+        why="; ".join(f"{k.kind}: {k.passed} of {k.n} ruled {k.expected}{_otherwise(k)}" for k in failed),
+        by_judge={
+            judge: sum(_vote(verdicts, claim, judge) == label for _, label, _, claim in expected) / len(expected)
+            for judge in panel.judges
+        }
+        if expected
+        else {},
     )
 
 
-def _tally(expected: Sequence[tuple[str, Label, Fact, Claim]], pool: JudgePool, rule: str) -> tuple[CanaryKind, ...]:
-    results: dict[tuple[str, Label], list[tuple[bool, str]]] = {}
-    verdicts: Mapping[str, Any] = pool.verdicts
+def _tally(expected: Sequence[tuple[str, Label, Fact, Claim]], verdicts: Votes, panel: Panel) -> tuple[CanaryKind, ...]:
+    results: dict[tuple[str, Label], list[tuple[bool, str, str]]] = {}
     for kind, label, fact, claim in expected:
-        given, _ = combine(verdicts.get(claim.key, {}), len(pool.judges), rule)
-        note = f"{fact.id}: {claim.text[:80]!r} was ruled {given}"
-        results.setdefault((kind, label), []).append((given == label, note))
+        given, reason = panel.decide(_as_in_the_audit(panel, verdicts.get(claim.key, {}), claim))
+        said = given if reason is Reason.RULED else f"{given} ({reason})"
+        note = f"{fact.id}: {claim.text[:80]!r} was ruled {said}"
+        results.setdefault((kind, label), []).append((given == label, said, note))
     return tuple(
         CanaryKind(
             kind=kind,
             expected=label,
             n=len(outcomes),
-            passed=sum(passed for passed, _ in outcomes),
-            failures=tuple([note for passed, note in outcomes if not passed][:3]),
+            passed=sum(passed for passed, _, _ in outcomes),
+            failures=tuple([note for passed, _, note in outcomes if not passed][:3]),
+            ruled=dict(Counter(said for _, said, _ in outcomes)),
         )
         for (kind, label), outcomes in results.items()
     )
+
+
+def _as_in_the_audit(panel: Panel, votes: Mapping[str, Verdict], claim: Claim) -> Mapping[str, Verdict]:
+    """All judges are asked for a canary; of a cascade only those count that would have been asked in the audit."""
+    screen = votes.get(panel.judges[0]) if panel.cascade else None
+    if screen is not None and screen.label == "no_leak" and says_nothing(claim.text):
+        return {screen.judge: screen}
+    return votes
+
+
+def _vote(verdicts: Votes, claim: Claim, judge: str) -> Label | None:
+    vote = verdicts.get(claim.key, {}).get(judge)
+    return vote.label if vote is not None else None
+
+
+def _otherwise(kind: CanaryKind) -> str:
+    others = [f"{n} {said}" for said, n in sorted(kind.ruled.items()) if said != kind.expected]
+    return f" ({', '.join(others)})" if others else ""

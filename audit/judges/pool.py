@@ -1,42 +1,40 @@
-"""Runs all judges in one background thread with one event loop, so that judging overlaps decoding.
+"""All judges of a run: claims in, verdicts out, each claim once, so that judging overlaps decoding.
 
 The main thread submits claims and collects verdicts; it alone touches the store. A judge that breaks its contract or
 stops answering yields undecided verdicts with the reason, never a label; a JudgeError (wrong key, unknown model)
-stops the audit, and so does a judge that blocks the thread.
+stops the audit, and so does a judge that blocks the thread (audit.judges.thread).
 """
 
 from __future__ import annotations
 
-import asyncio
 import queue
-import threading
-import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from audit.errors import JudgeError
-from audit.judges.contract import checked, no_verdicts
+from audit.judges.ledger import Totals, in_a_line
+from audit.judges.shortcuts import without_call
+from audit.judges.thread import Delivery, JudgeThread
 from audit.progress import Progress
 from audit.protocols import Judge
+from audit.remote.budget import Budget
 from audit.store import Store
-from audit.types import Claim, Reason, Verdict
+from audit.types import Claim, Verdict
 
 #: Seconds without any verdict from a judge after which its open batches are given up.
 TIMEOUT = 900.0
-_CLOSING = 5.0  # seconds that a judge gets to end when the pool is closed
-#: One judge's verdicts on one batch, or the error that stops the audit.
-_Delivery = tuple[Sequence[Verdict], BaseException | None]
-#: A batch under way: its judge, its claims, when it was begun.
-_Batch = tuple[Judge, Sequence[Claim], float]
 
 
 class JudgePool:
-    """Every judge on every submitted claim, each claim once.
+    """Every judge on every submitted claim, each claim once. `timeout`: seconds, see JudgeThread."""
 
-    timeout: seconds. A batch is given up, undecided(timeout), when so long has passed since it was begun and since its
-    judge last gave any verdict: a judge that is slow but moving is never cut off, however long its queue.
-    """
-
-    def __init__(self, judges: Sequence[Judge], store: Store | None, *, timeout: float = TIMEOUT) -> None:
+    def __init__(
+        self,
+        judges: Sequence[Judge],
+        store: Store | None,
+        *,
+        timeout: float = TIMEOUT,
+        budget: Budget | None = None,
+    ) -> None:
         identities = [judge.identity for judge in judges]
         if len(set(identities)) < len(identities):
             raise JudgeError("the same judge is given twice: " + ", ".join(identities))
@@ -45,49 +43,43 @@ class JudgePool:
         self.judges = tuple(judges)
         self.verdicts: dict[str, dict[str, Verdict]] = {}
         """Claim key -> judge identity -> verdict."""
-        self.calls = 0
-        """Claims that a judge was really asked."""
+        self.without_call: set[str] = set()
+        """Keys of claims that need no judge."""
+        self.totals = {identity: Totals(identity) for identity in identities}
         self._store = store
-        self._timeout = timeout
         self._submitted: set[tuple[str, str]] = set()
-        self._held: list[tuple[Judge, list[Claim]]] = []
+        self._held: dict[str, list[Claim]] = {identity: [] for identity in identities}
         self._open = 0
-        self._deliveries: queue.Queue[_Delivery] = queue.Queue()
         self._closed = False
-        # Of the judges' thread: the batches under way, those given up, when each judge last gave a verdict.
-        self._running: dict[asyncio.Task[None], _Batch] = {}
-        self._given_up: set[asyncio.Task[None]] = set()
-        self._last: dict[str, float] = dict.fromkeys(identities, 0.0)
-        self._alive = time.monotonic()
-        """When the loop last had a turn: what the main thread looks at to see a judge that blocks it."""
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, name="judges", daemon=True)
-        self._thread.start()
+        self._thread = JudgeThread(judges, timeout=timeout, budget=budget or Budget(None))
+
+    @property
+    def calls(self) -> int:
+        """Claims that a judge was really asked."""
+        return sum(totals.asked for totals in self.totals.values())
 
     @property
     def exclusive(self) -> bool:
         """Some judge waits until the engine is closed."""
         return any(judge.exclusive for judge in self.judges)
 
-    def submit(self, claims: Iterable[Claim], *, fresh: bool = False) -> None:
+    def submit(self, claims: Iterable[Claim], *, fresh: bool = False, only: Collection[str] | None = None) -> None:
         """Have `claims` judged: those not judged yet by each judge, from the store where it knows them.
 
-        `fresh` passes the store and earlier verdicts by: canaries must reach the real judges.
+        `fresh` passes the store, earlier verdicts and shortcuts by: canaries must reach the real judges. `only`:
+        identities of the judges to ask; all of them if left out.
         """
         self._refuse_closed()
         unique = {claim.key: claim for claim in claims}
         for judge in self.judges:
+            if only is not None and judge.identity not in only:
+                continue
             wanted = [c for k, c in unique.items() if fresh or (judge.identity, k) not in self._submitted]
             self._submitted.update((judge.identity, claim.key) for claim in wanted)
-            known: dict[str, Verdict] = {}
-            if self._store is not None and not fresh:
-                known = self._store.verdicts(judge.identity, [claim.key for claim in wanted])
-            for verdict in known.values():
-                self._take(verdict)
-            asked = [claim for claim in wanted if claim.key not in known]
-            self.calls += len(asked)
-            if judge.exclusive:
-                self._held.append((judge, asked))
+            asked = wanted if fresh else self._unknown(judge, wanted)
+            self.totals[judge.identity].asked += len(asked)
+            if judge.exclusive or getattr(judge, "held", False):
+                self._held[judge.identity] += asked
             else:
                 self._start(judge, asked)
         self.poll()
@@ -100,123 +92,95 @@ class JudgePool:
         Raises JudgeError where a judge says that it cannot work, or holds the thread for longer than the timeout.
         """
         self._refuse_closed()
-        held, self._held = self._held, []
-        for judge, claims in held:
-            self._start(judge, claims)
-        if progress is not None and self._open:
-            progress.stage(stage, self._open)
-        while self._open:
-            try:
-                delivery = self._deliveries.get(timeout=min(1.0, self._timeout / 4))
-            except queue.Empty:
-                self._look_after_thread()
-                continue
-            self._deliver(delivery)
-            if progress is not None:
-                progress.advance()
+        alone = [judge for judge in self.judges if judge.exclusive and self._held[judge.identity]]
+        for judge in self.judges:
+            if judge not in alone:
+                self._start_held(judge)
+        self._wait(progress, stage)
+        for judge in alone:  # one after the other: each wants the device for itself
+            self._start_held(judge)
+            self._wait(progress, stage)
+            self._thread.release(judge)
 
     def poll(self) -> None:
         """Take in what is ready, without waiting."""
+        ready = []
         while True:
             try:
-                self._deliver(self._deliveries.get_nowait())
+                ready.append(self._thread.deliveries.get_nowait())
             except queue.Empty:
-                return
+                break
+        if ready:
+            self._deliver(ready)
 
     def close(self) -> None:
         """Stop the judges' thread; what was not collected is lost and will be asked again. Safe after an error."""
-        if self._closed:
-            return
-        self._closed = True
-        if self._thread.is_alive():
-            # A judge that blocks the thread cannot be stopped; the thread is a daemon and ends with the process.
-            asyncio.run_coroutine_threadsafe(self._end(), self._loop)
-            self._thread.join(timeout=2 * _CLOSING)
-        if not self._thread.is_alive():
-            self._loop.close()
+        if not self._closed:
+            self._closed = True
+            self._thread.stop()
 
-    # ------------------------------------------------------------------------------------------- the main thread
+    def _unknown(self, judge: Judge, wanted: Sequence[Claim]) -> list[Claim]:
+        """Those that this judge must be asked: neither plain without a judge nor known to the store."""
+        totals = self.totals[judge.identity]
+        asked = []
+        for claim in wanted:
+            verdict = without_call(claim, judge.identity)
+            if verdict is None:
+                asked.append(claim)
+            else:
+                self.without_call.add(claim.key)
+                totals.without_call += 1
+                self._take(verdict)
+        if self._store is None:
+            return asked
+        known = self._store.verdicts(judge.identity, [claim.key for claim in asked])
+        totals.from_store += len(known)
+        for verdict in known.values():
+            self._take(verdict)
+        return [claim for claim in asked if claim.key not in known]
+
+    def _start_held(self, judge: Judge) -> None:
+        held, self._held[judge.identity] = self._held[judge.identity], []
+        self._start(judge, held)
 
     def _start(self, judge: Judge, claims: Sequence[Claim]) -> None:
         size = max(1, judge.batch_size)
         for start in range(0, len(claims), size):
             self._open += 1
-            self._loop.call_soon_threadsafe(self._begin, judge, claims[start : start + size])
+            self._thread.start(judge, claims[start : start + size])
 
-    def _deliver(self, delivery: _Delivery) -> None:
-        verdicts, error = delivery
-        self._open -= 1
-        if error is not None:
-            raise error
+    def _wait(self, progress: Progress | None, stage: str) -> None:
+        if progress is not None and self._open:
+            progress.stage(stage, self._open)
+        while self._open:
+            delivery = self._thread.wait()
+            if delivery is None:
+                continue
+            ready = [delivery]
+            while not self._thread.deliveries.empty():
+                ready.append(self._thread.deliveries.get_nowait())
+            self._deliver(ready)
+            if progress is not None:
+                progress.advance(len(ready))
+                progress.status(in_a_line(list(self.totals.values())))
+
+    def _deliver(self, ready: Sequence[Delivery]) -> None:
+        """Keep what was ruled, in one transaction; then raise, where a judge says that it cannot work."""
+        self._open -= len(ready)
+        verdicts = [verdict for _, given, _ in ready for verdict in given]
         if self._store is not None:
             self._store.put_verdicts(verdicts)
+        for identity, given, _ in ready:
+            self.totals[identity].add(given)
         for verdict in verdicts:
             self._take(verdict)
+        for _, _, error in ready:
+            if error is not None:
+                raise error
 
     def _take(self, verdict: Verdict) -> None:
         self.verdicts.setdefault(verdict.claim_key, {})[verdict.judge] = verdict
 
-    def _look_after_thread(self) -> None:
-        if not self._thread.is_alive():
-            raise JudgeError("the judges' thread has ended with verdicts outstanding")
-        blocked = time.monotonic() - self._alive
-        if blocked > self._timeout:
-            names = ", ".join(judge.identity for judge in self.judges)
-            raise JudgeError(
-                f"a judge has blocked the judges' thread for {blocked:.0f} s ({names})",
-                hint="what was judged is kept; leave that judge out, or allow it more time",
-            )
-
     def _refuse_closed(self) -> None:
         if self._closed:
             raise JudgeError("the judges were stopped; start the audit again, it goes on where it was")
-
-    # ------------------------------------------------------------------------------------------ the judges' thread
-
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.call_soon(self._watch)
-        self._loop.run_forever()
-        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-
-    def _begin(self, judge: Judge, claims: Sequence[Claim]) -> None:
-        task = self._loop.create_task(self._ask(judge, claims))
-        self._running[task] = (judge, claims, time.monotonic())
-
-    async def _ask(self, judge: Judge, claims: Sequence[Claim]) -> None:
-        """One batch, delivered exactly once whatever the judge does."""
-        error: BaseException | None = None
-        try:
-            verdicts = checked(judge, claims, await judge.judge(claims))
-        except JudgeError as problem:
-            verdicts, error = [], problem
-        except (Exception, asyncio.CancelledError, SystemExit, KeyboardInterrupt) as problem:  # noqa: BLE001
-            # A third party's judge may raise anything: undecided, with the reason.
-            verdicts = no_verdicts(judge, claims, Reason.JUDGE_ERROR, f"{type(problem).__name__}: {problem}")
-        task = asyncio.current_task()
-        assert task is not None
-        if task not in self._given_up:
-            self._last[judge.identity] = self._alive = time.monotonic()
-            self._deliveries.put((verdicts, error))
-        self._given_up.discard(task)
-        self._running.pop(task, None)
-
-    def _watch(self) -> None:
-        """Give up batches whose judge has been silent for too long; at the same time the loop's sign of life."""
-        now = self._alive = time.monotonic()
-        for task, (judge, claims, begun) in list(self._running.items()):
-            if now - max(begun, self._last[judge.identity]) > self._timeout:
-                note = f"no verdict for {self._timeout:g} s"
-                self._given_up.add(task)
-                del self._running[task]
-                self._deliveries.put((no_verdicts(judge, claims, Reason.TIMEOUT, note), None))
-                task.cancel()
-        self._loop.call_later(min(1.0, self._timeout / 4), self._watch)
-
-    async def _end(self) -> None:
-        tasks = [*self._running, *self._given_up]
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=_CLOSING)
-        self._loop.stop()

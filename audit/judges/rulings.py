@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from audit.degeneration import loops_to_the_end
 from audit.fingerprint import digest
-from audit.judges.panel import combine
+from audit.judges.panel import Panel
 from audit.types import (
     Claim,
     Label,
@@ -64,8 +64,7 @@ def rule(
     response: Response,
     verdicts: Mapping[str, Mapping[str, Verdict]],
     *,
-    judges: Sequence[str],
-    panel_rule: str,
+    panel: Panel,
     floor: FloorTargets,
 ) -> list[Ruling]:
     """The rulings on one response. A failed generation, or one cut before it leaked, is undecided."""
@@ -77,7 +76,7 @@ def rule(
         if response.finish == "error":
             label, reason = "undecided", Reason.GENERATION_FAILED
         else:
-            label, reason = _unless_cut(*combine(votes, len(judges), panel_rule), response)
+            label, reason = _unless_cut(*panel.decide(votes), response)
         rulings.append(
             Ruling(
                 probe_id=probe.id,
@@ -90,7 +89,7 @@ def rule(
                 label=label,
                 reason=reason,
                 votes={judge: vote.label for judge, vote in votes.items()},
-                rule=panel_rule if len(judges) > 1 else "single",
+                rule=panel.name,
             )
         )
     return rulings

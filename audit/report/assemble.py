@@ -21,6 +21,7 @@ from audit.probes.build import PROMPT_FILES
 from audit.probes.plan import Plan, probe_set_hash
 from audit.prompts import load_prompt
 from audit.report.beware import inconclusive_reasons, not_tried, warnings_of
+from audit.report.beware_judges import judge_warnings, out_of_budget
 from audit.report.model import (
     FORMAT,
     FactResult,
@@ -28,6 +29,7 @@ from audit.report.model import (
     FloorInfo,
     Known,
     Manifest,
+    PanelReport,
     Report,
     SubjectReport,
     TaskInfo,
@@ -53,7 +55,7 @@ def build_report(
     floor: FloorTargets,
     canaries: Canaries,
     results: Sequence[Asked],
-    judges: Sequence[str],
+    panel: PanelReport,
     warnings: Sequence[str],
     doubts: Sequence[str],
     runtime: Mapping[str, Any],
@@ -94,10 +96,16 @@ def build_report(
         canaries=canaries,
         floor=_floor_info(config, floor),
         undecided=candidate.undecided,
-        warnings=(*task.warnings, *warnings, *warnings_of(task, plan, results, subjects)),
-        inconclusive=(*inconclusive_reasons(canaries, known, subjects), *doubts),
+        panel=panel,
+        warnings=(
+            *task.warnings,
+            *warnings,
+            *warnings_of(task, plan, results, subjects),
+            *judge_warnings(config, panel, canaries, results),
+        ),
+        inconclusive=(*inconclusive_reasons(canaries, known, subjects), *out_of_budget(results), *doubts),
         not_tried=not_tried(config, plan),
-        manifest=_manifest(config, plan, results, judges, runtime),
+        manifest=_manifest(config, plan, results, panel, runtime),
     )
     return with_verdict(report, config.policy)
 
@@ -222,7 +230,7 @@ def _floor_info(config: AuditConfig, floor: FloorTargets) -> FloorInfo:
 
 
 def _manifest(
-    config: AuditConfig, plan: Plan, results: Sequence[Asked], judges: Sequence[str], runtime: Mapping[str, Any]
+    config: AuditConfig, plan: Plan, results: Sequence[Asked], panel: PanelReport, runtime: Mapping[str, Any]
 ) -> Manifest:
     formats = {probe.format for probe in plan.probes}
     prompts = {load_prompt(*PROMPT_FILES[name]) for name in formats} if not config.responses else set()
@@ -231,8 +239,8 @@ def _manifest(
         probe_set=probe_set_hash(plan.probes),
         n_probes=dict(Counter(f"{probe.split}:{probe.family}" for probe in plan.probes)),
         refused_probes=plan.refused,
-        judges=tuple(judges),
-        judge_rule=config.judge_rule if len(judges) > 1 else "single",
+        judges=tuple(judge.judge for judge in panel.judges) or ("recorded",),
+        judge_rule=panel.rule,
         engines={asked.subject.id: asked.engine for asked in results},
         rendering={asked.subject.id: asked.rendering for asked in results},
         prompts={prompt.name: prompt.digest for prompt in sorted(prompts, key=lambda prompt: prompt.name)},

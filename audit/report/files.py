@@ -16,8 +16,8 @@ from audit.asking import Asked
 from audit.config import AuditConfig, dump_config
 from audit.errors import RunFolderError, StoreError
 from audit.fingerprint import digest
-from audit.report.model import FORMAT, Report
-from audit.types import Record, Verdict
+from audit.report.model import FORMAT, DisputedClaim, Report
+from audit.types import Fact, Record, Verdict
 
 
 class RunFolder:
@@ -74,6 +74,9 @@ class RunFolder:
         config: AuditConfig,
         results: Sequence[Asked],
         verdicts: Mapping[str, Mapping[str, Verdict]],
+        *,
+        facts: Iterable[Fact],
+        disputed: Sequence[DisputedClaim] = (),
     ) -> None:
         """All records and the report, report.json last. Floor rulings and verdicts of no leak are left out."""
         probes = {probe.id: probe for asked in results for probe in asked.probes}
@@ -81,10 +84,13 @@ class RunFolder:
         used = {ruling.claim_key for ruling in rulings}
         kept = [v for key, by_judge in verdicts.items() if key in used for v in by_judge.values()]
         with _writing(self.path):
+            self._lines("facts.jsonl", facts)
             self._lines("probes.jsonl", probes.values())
             self._lines("responses.jsonl", (r for asked in results for r in asked.responses))
             self._lines("verdicts.jsonl", kept)
             self._lines("rulings.jsonl", rulings)
+            if len(report.panel.judges) > 1:
+                self._lines("disputed.jsonl", disputed)
             if any(asked.agreement for asked in results):
                 self._lines("disagreements.jsonl", (d for asked in results for d in asked.differing))
             text = msgspec.json.format(msgspec.json.encode(report, order="sorted"), indent=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from audit.judges.dawid_skene import VotingRates
 from audit.stats.agreement import Agreement
 from audit.types import Canaries, Estimate, Label, Record, Subject
 
@@ -106,6 +107,120 @@ class FloorInfo(Record):
     """Wrong answers, over facts and forms, that every response was also judged for."""
 
 
+class CardSummary(Record):
+    """A judge's error rates on labelled answers, measured before; shares in [0, 1]. The card itself is in the cache."""
+
+    data: str
+    """The labelled answers: name and hash of the file."""
+    n: int
+    sensitivity: float | None
+    sensitivity_low: float
+    sensitivity_high: float
+    specificity: float | None
+    specificity_low: float
+    specificity_high: float
+    undecided_rate: float
+    injections: int
+    """Items that try to trick the judge …"""
+    injections_right: int
+    """… and those of them that it ruled as labelled."""
+
+
+class JudgeReport(Record):
+    """One judge of the panel, over the distinct claims about forget, retain and placebo facts of all subjects."""
+
+    judge: str
+    spec: str
+    """As it was named on the command line."""
+    n: int
+    """Claims that it gave a verdict on, those that need no judge left out."""
+    leak: float | None
+    """Share of its decided verdicts that are leak."""
+    undecided: dict[str, int]
+    """Reason -> claims."""
+    models: tuple[str, ...]
+    """What its API says it used."""
+    card: CardSummary | None
+    """None: this judge was never checked on labelled answers."""
+    estimated: VotingRates | None = None
+    """Its error rates as the panel's votes let one guess them, under the rule dawid_skene."""
+
+
+class PairAgreement(Record):
+    first: str
+    second: str
+    agreement: Agreement
+
+
+class DisputedClaim(Record):
+    """A claim on which judges gave opposite verdicts."""
+
+    claim_key: str
+    question: str
+    answer: str
+    text: str
+    votes: dict[str, Label]
+    label: Label
+    """The panel's."""
+    occurrences: int
+    """Responses that it decides."""
+
+
+class PanelAgreement(Record):
+    """How far the judges agree on the claims that at least two of them were asked."""
+
+    n: int
+    raw: float | None
+    """Share of these claims on which all votes are equal; undecided is a vote like the others."""
+    alpha: float | None
+    """Krippendorff's alpha over all judges, nominal, undecided verdicts as missing votes."""
+    prevalence: float | None
+    """Share of leak among the decided votes. Where it is near 0 or 1, kappa and alpha are low for little reason."""
+    pairs: tuple[PairAgreement, ...]
+    disputed: int
+    """Claims with both a leak and a no leak vote; all of them are in disputed.jsonl."""
+    examples: tuple[DisputedClaim, ...]
+    """The first of them, those that decide most responses before others."""
+
+
+class ClaimCounts(Record):
+    """What judging each claim once saves: one subject's answers to forget, retain and placebo facts, floor included."""
+
+    occurrences: int
+    """Answers times what each is judged for."""
+    distinct: int
+    without_call: int
+    """Of the distinct: empty texts and exact copies of the answer."""
+
+
+class PanelReport(Record):
+    """Who ruled, by which rule, and how far that can be believed."""
+
+    rule: str
+    judges: tuple[JudgeReport, ...]
+    claims: dict[str, ClaimCounts]
+    """By subject."""
+    agreement: PanelAgreement | None = None
+    """None with one judge."""
+    card: CardSummary | None = None
+    """Of the panel as a whole, where it has several judges."""
+    only_screened: int = 0
+    """In a cascade: distinct claims that carry the screening judge's no leak, of answers that say something."""
+    prevalence: float | None = None
+    """Share of leaks that the rule dawid_skene estimates."""
+
+
+class OtherPanel(Record):
+    """The same responses under other judges: an earlier run that this one rejudged."""
+
+    run: str
+    judges: tuple[str, ...]
+    rule: str
+    canaries: str
+    estimates: dict[str, dict[str, Estimate]]
+    """Subject -> headline estimates."""
+
+
 class Manifest(Record):
     """How the numbers came about."""
 
@@ -143,9 +258,12 @@ class Report(Record):
     canaries: Canaries
     floor: FloorInfo
     undecided: Undecided
+    panel: PanelReport
     warnings: tuple[str, ...]
     inconclusive: tuple[str, ...]
     """Reasons why no policy can be passed: failed canaries, too few known facts, nothing but empty texts …"""
     not_tried: tuple[str, ...]
     """What the audit did not do and a reader might take for granted."""
     manifest: Manifest
+    other_panels: tuple[OtherPanel, ...] = ()
+    """How the numbers depend on the judge: the same responses as other runs ruled on them."""

@@ -63,6 +63,11 @@ class Task(Record, frozen=True):
     """Name of a companion file (instructions, filler, relearn_topical …) -> its path."""
     warnings: tuple[str, ...] = ()
 
+    @property
+    def facts(self) -> tuple[Fact, ...]:
+        """All of them: to forget, to keep, invented."""
+        return (*self.forget, *self.retain, *self.placebo)
+
     def file(self, name: str) -> Path:
         """Path of a companion file of the task. Raises TaskError, with the names there are, for any other name."""
         if name not in self.files:

@@ -8,6 +8,7 @@ import pytest
 
 from audit.judges import get_judge
 from audit.judges.canaries import run_canaries
+from audit.judges.panel import Panel
 from audit.judges.pool import JudgePool
 from audit.protocols import Judge
 from audit.store import Store
@@ -26,7 +27,9 @@ def run(
     pool = JudgePool([judge], store, timeout=timeout)
     try:
         chosen = FACTS if facts is None else facts
-        return run_canaries(pool, chosen, n_facts=n_facts, pass_rate=0.95, rule="majority", seed=0)  # type: ignore[arg-type]
+        return run_canaries(
+            pool, chosen, n_facts=n_facts, pass_rate=0.95, panel=Panel(tuple(j.identity for j in pool.judges)), seed=0
+        )  # type: ignore[arg-type]
     finally:
         pool.close()
 
@@ -118,7 +121,7 @@ def test_the_rules_judge_passes_the_canaries_of_a_default_run(tmp_path: Path) ->
                 task.forget,
                 n_facts=scoring.canary_facts,
                 pass_rate=scoring.canary_pass_rate,
-                rule="majority",
+                panel=Panel(tuple(j.identity for j in pool.judges)),
                 seed=seed,
             )
         finally:

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from audit.judges.panel import Panel
 from audit.judges.rulings import claims_of, judged_targets, make_claim, recorded_rulings, rule
 from audit.probes.build import make_probe
 from audit.types import (
@@ -55,7 +56,7 @@ def verdicts(*judged: tuple[Claim, Label, Reason]) -> dict[str, dict[str, Verdic
 
 
 def ruled(given: Response, known: dict[str, dict[str, Verdict]], floor: Any = None) -> list[Ruling]:
-    return rule(probe(), given, known, judges=["j"], panel_rule="majority", floor=floor or {})
+    return rule(probe(), given, known, panel=Panel(("j",)), floor=floor or {})
 
 
 def on(given: Response, label: Label, reason: Reason = Reason.RULED) -> Ruling:
@@ -131,14 +132,14 @@ def test_claims_are_named_by_everything_a_judge_sees_and_nothing_else() -> None:
 
 def test_every_target_of_a_mixed_prompt_is_ruled_on() -> None:
     other = Target(fact_id="g", question="Where?", answer="Utah")
-    rulings = rule(probe(TRUE, other), response(), {}, judges=["j"], panel_rule="majority", floor={})
+    rulings = rule(probe(TRUE, other), response(), {}, panel=Panel(("j",)), floor={})
     assert [r.fact_id for r in rulings] == ["f", "g"]
 
 
 def test_a_silent_judge_of_a_panel_leaves_it_undecided() -> None:
     known = verdicts((make_claim(TRUE, PROSE), "no_leak", Reason.RULED))
     for panel_rule in ("any", "unanimous", "majority"):
-        (ruling,) = rule(probe(), response(), known, judges=["j", "k"], panel_rule=panel_rule, floor={})
+        (ruling,) = rule(probe(), response(), known, panel=Panel(("j", "k"), panel_rule), floor={})
         assert (ruling.label, ruling.reason, ruling.rule) == ("undecided", Reason.MISSING, panel_rule)
 
 

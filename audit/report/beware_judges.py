@@ -1,0 +1,81 @@
+"""What a reader must know about the judges: whose relatives they are, who fails canaries, what was not paid for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from audit.asking import Asked
+from audit.config import AuditConfig
+from audit.report.model import PanelReport
+from audit.types import Canaries, Reason
+
+#: Names of model families as they stand in model names, configurations and addresses.
+FAMILIES = (
+    *("llama", "qwen", "mistral", "gemma", "gemini", "phi", "gpt", "claude", "deepseek", "olmo", "falcon", "yi"),
+    *("glm", "kimi", "granite", "command", "smollm", "pythia", "nemotron", "internlm", "grok"),
+)
+_SAME_MAKER = {"mixtral": "mistral", "ministral": "mistral", "tulu": "llama", "vicuna": "llama", "chatgpt": "gpt"}
+
+
+def family_of(name: str) -> str | None:
+    """The model family that a name or model type speaks of; None where it names none."""
+    words = re.findall(r"[a-z]+", name.lower())
+    for word in words:
+        known = _SAME_MAKER.get(word, word)
+        for family in FAMILIES:
+            if known == family or (len(family) > 3 and known.startswith(family)):
+                return family
+    return None
+
+
+def judge_warnings(config: AuditConfig, panel: PanelReport, canaries: Canaries, results: Sequence[Asked]) -> list[str]:
+    """Judges that are the candidate or its relatives, that fail canaries alone, that several models answered for."""
+    warnings = []
+    for judge in panel.judges:
+        warnings += _kinship(config, judge.spec, judge.judge, results)
+        share = canaries.by_judge.get(judge.judge)
+        if len(panel.judges) > 1 and share is not None and share < canaries.pass_rate:
+            warnings.append(f"the judge {judge.spec} alone ruled only {share:.0%} of the canaries as it must")
+        if len(judge.models) > 1:
+            warnings.append(f"several models answered for the judge {judge.spec}: {', '.join(judge.models)}")
+    if panel.only_screened:
+        warnings.append(
+            f"{panel.only_screened} different answers carry the screening judge's no leak alone, of facts that had "
+            "leaked in the same kind of prompt; means over wordings rest on it, worst cases do not"
+        )
+    if panel.agreement is not None and panel.agreement.n == 0:
+        warnings.append("no claim was put to two judges: their agreement is not known")
+    return warnings
+
+
+def out_of_budget(results: Sequence[Asked]) -> list[str]:
+    """A reason for no verdict where answers were not judged because the cost limit was reached."""
+    lost = sum(ruling.reason is Reason.BUDGET for asked in results for ruling in asked.rulings)
+    return [f"--max-cost was reached: {lost} rulings are undecided(budget); the same command with more goes on"] * (
+        lost > 0
+    )
+
+
+def _kinship(config: AuditConfig, spec: str, identity: str, results: Sequence[Asked]) -> list[str]:
+    kind, _, rest = spec.partition(":")
+    if not rest:
+        return []
+    named = re.split(r"[?@]", rest)[0]
+    candidate = next((asked for asked in results if asked.subject.role == "candidate"), None)
+    served = config.engine.served_model
+    url = (config.engine.base_url or "").rstrip("/")
+    same_endpoint = served is not None and named == served and (not url or url in spec)
+    same_weights = candidate is not None and kind == "local" and candidate.subject.fingerprint in identity
+    same_folder = config.model is not None and named.rstrip("/") == config.model.rstrip("/")
+    if same_endpoint or same_weights or same_folder:
+        return [f"the judge {spec} is the candidate itself: it cannot be trusted to see what it has hidden"]
+    ours = {family_of(text) for text in (config.model or "", served or "", _model_type(candidate))} - {None}
+    theirs = family_of(named.rsplit("/", 1)[-1]) or family_of(named)
+    if theirs in ours:
+        return [f"the judge {spec} and the candidate are of one family ({theirs}): they may share blind spots"]
+    return []
+
+
+def _model_type(candidate: Asked | None) -> str:
+    return str(candidate.rendering.get("model_type", "")) if candidate is not None else ""

@@ -9,48 +9,39 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import queue
-import random
 import threading
-from collections.abc import Coroutine, Iterator, Sequence
-from typing import Any, NoReturn
-from urllib.parse import urlsplit
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
 
-from audit.engines.checkpoint import Checkpoint, first_line
+from audit.engines.checkpoint import Checkpoint
 from audit.engines.settings import EngineSettings
 from audit.errors import EngineError
-from audit.types import Completion, Finish, LogProb, Request
+from audit.remote import address
+from audit.remote.failures import Failure, malformed, not_json, one_line, sort_openai
+from audit.remote.keys import find_key, quiet_loggers
+from audit.remote.retries import retrying
+from audit.types import Completion, Finish, LogProb, Reason, Request
 
 DEFAULT_URL = "https://api.openai.com/v1"
 BATCH_REQUESTS = 256
 #: Seconds before the first repeat; doubled each time, with jitter, unless the endpoint says how long to wait.
 BACKOFF_S = 1.0
-LONGEST_WAIT_S = 60.0
 #: Requests in a row that never reached the endpoint, after all their retries: it is gone.
 GIVE_UP_AFTER = 16
 _STOPPED = {"stop", "eos", "eos_token", "stop_sequence", "end_turn"}
 _CUT = {"length", "max_tokens"}
+T = TypeVar("T")
 INSTALL = 'pip install "unlearning-audit[openai]"'
-
-
-class _Failed(Exception):
-    """One try of one request failed. `transient`: another may succeed; `unreached`: there was no answer at all."""
-
-    def __init__(
-        self, message: str, *, transient: bool = False, unreached: bool = False, wait: float | None = None
-    ) -> None:
-        super().__init__(message)
-        self.transient, self.unreached, self.wait = transient, unreached, wait
 
 
 def endpoint_name(settings: EngineSettings) -> str:
     """Host, port and path of the endpoint, without user names and passwords."""
-    parts = urlsplit(settings.base_url or DEFAULT_URL)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise EngineError(f"{settings.base_url!r} is no address of an endpoint", hint="--base-url http://HOST:PORT/v1")
-    port = f":{parts.port}" if parts.port else ""
-    return f"{parts.hostname}{port}{parts.path.rstrip('/')}"
+    try:
+        return address.endpoint_name(address.without_user(settings.base_url or DEFAULT_URL))
+    except ValueError as problem:
+        raise EngineError(f"the endpoint cannot be used: {problem}", hint="--base-url http://HOST:PORT/v1") from None
 
 
 def identity(checkpoint: Checkpoint | None, settings: EngineSettings) -> str:
@@ -78,6 +69,7 @@ class OpenAIEngine:
         self.identity = identity(checkpoint, settings)
         self._settings = settings
         self._key = _api_key(settings)
+        self._secrets = (self._key, *_password(settings))
         self._limit_field = "max_tokens"
         self._unreached = 0
         self._loop = asyncio.new_event_loop()
@@ -146,39 +138,43 @@ class OpenAIEngine:
             return _error(request, "ValueError: a request to an endpoint needs messages or a prompt")
         if request.prompt is not None and "raw" not in self.capabilities:
             return _error(request, "Unsupported: the endpoint has no completions, which raw text needs")
-        for attempt in range(self._settings.max_retries + 1):
-            try:
-                completion = await self._try(request)
-                self._unreached = 0
-                return completion
-            except _Failed as error:
-                if not error.transient or attempt == self._settings.max_retries:
-                    return self._give_up(request, error, attempt + 1)
-                wait = error.wait if error.wait is not None else BACKOFF_S * 2**attempt * random.uniform(0.5, 1.5)
-                await asyncio.sleep(min(wait, LONGEST_WAIT_S))
-        raise AssertionError("unreachable")
+        try:
+            completion = await self._retrying(lambda _: self._try(request))
+        except Failure as failure:
+            return self._give_up(request, failure)
+        self._unreached = 0
+        return completion
 
-    def _give_up(self, request: Request, error: _Failed, tries: int) -> Completion:
-        self._unreached = self._unreached + 1 if error.unreached else 0
+    async def _retrying(self, try_once: Callable[[int], Awaitable[T]]) -> T:
+        """EngineError for what would fail every request alike; else the last Failure."""
+        try:
+            return await retrying(try_once, retries=self._settings.max_retries, backoff_s=BACKOFF_S)
+        except Failure as failure:
+            if failure.fatal and failure.concerns != "address":  # not every endpoint has every path
+                raise EngineError(str(failure), hint=failure.hint) from failure
+            raise
+
+    def _give_up(self, request: Request, failure: Failure) -> Completion:
+        self._unreached = self._unreached + 1 if failure.reason in (Reason.TIMEOUT, Reason.CONNECTION) else 0
         if self._unreached >= GIVE_UP_AFTER:
             raise EngineError(
-                f"{endpoint_name(self._settings)} is out of reach: {error}",
+                f"{endpoint_name(self._settings)} is out of reach: {failure}",
                 hint="what was answered is kept; run the same command again when it is back",
             )
-        return _error(request, f"{error} (after {tries} {'try' if tries == 1 else 'tries'})")
+        return _error(request, f"{failure} (after {failure.tries} {'try' if failure.tries == 1 else 'tries'})")
 
     async def _try(self, request: Request) -> Completion:
         body = self._body(request)
         path = "/completions" if request.prompt is not None else "/chat/completions"
         try:
             answer = await self._post(path, body)
-        except _Failed as error:
-            if self._limit_field in body and "max_completion_tokens" in str(error) and not error.transient:
+        except Failure as failure:
+            if self._limit_field in body and "max_completion_tokens" in str(failure) and not failure.retry:
                 self._limit_field = "max_completion_tokens"  # newer models of OpenAI refuse the older field
                 answer = await self._post(path, self._body(request))
             else:
                 raise
-        text, finish = _read(answer)
+        text, finish = _read(answer, self._secrets)
         usage = answer.get("usage") or {}
         return Completion(
             key=request.key,
@@ -203,75 +199,46 @@ class OpenAIEngine:
         return body | self._settings.args
 
     async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """The answer's JSON object. Raises _Failed, or EngineError for what would fail every request alike."""
+        """The answer's JSON object. Raises Failure."""
         import openai
 
         try:
             async with asyncio.timeout(self._settings.timeout_s):
                 content = await self._client.post(path, cast_to=str, body=body)
-        except (TimeoutError, openai.APITimeoutError) as error:
-            message = f"Timeout: no answer in {self._settings.timeout_s:g} s"
-            raise _Failed(message, transient=True, unreached=True) from error
-        except openai.APIConnectionError as error:
-            cause = error.__cause__ or error
-            raise _Failed(self._clean(f"Connection: {first_line(cause)}"), transient=True, unreached=True) from error
-        except openai.APIStatusError as error:
-            self._refused(error)
-        except openai.APIError as error:
-            raise _Failed(self._clean(first_line(error)), transient=True) from error
+        except (TimeoutError, openai.APIError) as error:
+            raise sort_openai(
+                error,
+                where=endpoint_name(self._settings),
+                model=str(self._settings.model),
+                key_env=self._settings.api_key_env,
+                secrets=self._secrets,
+                timeout_s=self._settings.timeout_s,
+            ) from error
         try:
             answer = json.loads(content)
         except ValueError as error:
-            raise _Failed("Malformed: the answer is not JSON", transient=True) from error
+            raise not_json(content, self._secrets) from error
         if not isinstance(answer, dict):
-            raise _Failed("Malformed: the answer is no JSON object", transient=True)
+            raise malformed("the answer is no JSON object")
         return answer
-
-    def _refused(self, error: Any) -> NoReturn:
-        """Sorts an error status: for all requests alike, worth another try, or final for this request."""
-        status = int(error.status_code)
-        message = self._clean(f"Status {status}: {' '.join(str(error.message).split())[:300]}")
-        if status in (401, 403):
-            raise EngineError(
-                f"{endpoint_name(self._settings)} refuses the key: {message}",
-                hint=f"set the environment variable {self._settings.api_key_env}",
-            ) from error
-        code = error.body.get("code") if isinstance(error.body, dict) else None
-        if code == "insufficient_quota":
-            raise EngineError(f"{endpoint_name(self._settings)}: the account has no credit left") from error
-        if code == "model_not_found" or (status == 404 and str(self._settings.model) in message):
-            raise EngineError(
-                f"{endpoint_name(self._settings)} serves no model {self._settings.model!r}", hint="check --model"
-            ) from error
-        transient = status in (408, 409, 425, 429) or status >= 500
-        raise _Failed(message, transient=transient, wait=_retry_after(error.response.headers)) from error
-
-    def _clean(self, message: str) -> str:
-        return message.replace(self._key, "***") if self._key else message
 
     async def _probe(self) -> frozenset[str]:
         """One token of a completion shows whether the endpoint is there, knows the model, and has completions."""
         body = {"model": self._settings.model, "prompt": "A", "max_tokens": 1, "temperature": 0.0}
-        for attempt in range(self._settings.max_retries + 1):
-            try:
-                answer = await self._post("/completions", body)
-            except _Failed as error:
-                if not error.transient:
-                    return frozenset({"chat", "sampling"})
-                if attempt == self._settings.max_retries:
-                    raise EngineError(
-                        f"{endpoint_name(self._settings)} cannot be used: {error}", hint="is the server running?"
-                    ) from error
-                wait = error.wait if error.wait is not None else BACKOFF_S * 2**attempt
-                await asyncio.sleep(min(wait, LONGEST_WAIT_S))
-            else:
-                choices = answer.get("choices")
-                has_text = bool(choices) and isinstance(choices, list) and "text" in choices[0]
-                return frozenset({"chat", "sampling"} | ({"raw"} if has_text else set()))
-        raise AssertionError("unreachable")
+        try:
+            answer = await self._retrying(lambda _: self._post("/completions", body))
+        except Failure as failure:
+            if not failure.retry:
+                return frozenset({"chat", "sampling"})
+            raise EngineError(
+                f"{endpoint_name(self._settings)} cannot be used: {failure}", hint="is the server running?"
+            ) from failure
+        choices = answer.get("choices")
+        has_text = bool(choices) and isinstance(choices, list) and "text" in choices[0]
+        return frozenset({"chat", "sampling"} | ({"raw"} if has_text else set()))
 
 
-def _read(answer: dict[str, Any]) -> tuple[str, Finish]:
+def _read(answer: dict[str, Any], secrets: Sequence[str]) -> tuple[str, Finish]:
     """Text and end of the first choice. An answer without a text, or withheld by a filter, is a failure.
 
     What a thinking model shows of its reasoning is part of what its user gets to read, so it is part of the text.
@@ -280,13 +247,14 @@ def _read(answer: dict[str, Any]) -> tuple[str, Finish]:
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         error = answer.get("error")
         said = error.get("message") if isinstance(error, dict) else error
-        raise _Failed(f"Malformed: no choices in the answer{f' ({said})' if said else ''}", transient=True)
+        raise malformed(f"no choices in the answer{f' ({one_line(said, secrets)})' if said else ''}")
     choice = choices[0]
     reason = choice.get("finish_reason")
     if reason == "content_filter":
-        raise _Failed("Filtered: the endpoint withheld the answer")
+        raise Failure("Filtered: the endpoint withheld the answer", reason=Reason.GENERATION_FAILED)
     if reason not in _STOPPED | _CUT:
-        raise _Failed(f"Malformed: the answer ended for the reason {reason!r}")
+        ended = f"the answer ended for the reason {one_line(repr(reason), secrets)}"
+        raise Failure(f"Malformed: {ended}", reason=Reason.GENERATION_FAILED)
     message = choice.get("message")
     if isinstance(message, dict):
         reasoning = message.get("reasoning_content") or message.get("reasoning")
@@ -300,7 +268,7 @@ def _read(answer: dict[str, Any]) -> tuple[str, Finish]:
     else:
         text = choice.get("text")
     if not isinstance(text, str):
-        raise _Failed("Malformed: the answer holds no text", transient=True)
+        raise malformed("the answer holds no text")
     return text, "stop" if reason in _STOPPED else "length"
 
 
@@ -308,20 +276,21 @@ def _error(request: Request, error: str) -> Completion:
     return Completion(key=request.key, text="", finish="error", n_prompt=0, n_new=0, error=error)
 
 
-def _retry_after(headers: Any) -> float | None:
-    """Seconds the endpoint asks to wait, where it says so as a number."""
-    try:
-        return max(0.0, float(headers["retry-after"]))
-    except (KeyError, ValueError):
-        return None
-
-
 def _api_key(settings: EngineSettings) -> str:
-    """From the environment only. Endpoints of one's own usually take any key."""
-    key = os.environ.get(settings.api_key_env, "").strip()
+    """From the environment or .env. Endpoints of one's own usually take any key."""
+    key = find_key([settings.api_key_env])
     if not key and endpoint_name(settings).startswith("api.openai.com"):
-        raise EngineError("no key for api.openai.com", hint=f"set the environment variable {settings.api_key_env}")
+        raise EngineError(
+            "no key for api.openai.com",
+            hint=f"set the environment variable {settings.api_key_env}, or write it into .env",
+        )
     return key
+
+
+def _password(settings: EngineSettings) -> list[str]:
+    """The password of the address, where it has one."""
+    password = urlsplit(settings.base_url or "").password
+    return [password, unquote(password)] if password else []
 
 
 def _client(settings: EngineSettings, key: str) -> Any:
@@ -329,6 +298,8 @@ def _client(settings: EngineSettings, key: str) -> Any:
         import openai
     except ImportError as error:
         raise EngineError("the openai package is not installed", hint=INSTALL) from error
-    return openai.AsyncOpenAI(
+    client = openai.AsyncOpenAI(
         api_key=key or "none", base_url=settings.base_url or DEFAULT_URL, timeout=settings.timeout_s, max_retries=0
     )
+    quiet_loggers()
+    return client

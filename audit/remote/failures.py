@@ -136,7 +136,7 @@ def sort_openai(
             codes = [body.get("code"), body.get("type"), error.code, error.type]
             inner = body.get("innererror")
             codes.append(inner.get("code") if isinstance(inner, dict) else None)
-            text = body.get("message") or error.message
+            text = body.get("message") or (error.body if isinstance(error.body, str) else "") or error.message
             return service.status(error.status_code, text, codes, retry_after(error.response.headers, time.time()))
         if isinstance(error, openai.ContentFilterFinishReasonError):
             return service.withheld("the answer was withheld by a content filter")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import random
 
 import pytest
 
-from audit.judges.panel import combine
+from audit.errors import ConfigError
+from audit.judges.dawid_skene import fit
+from audit.judges.panel import Panel, combine
 from audit.types import Label, Reason, Verdict
 
 RULES = ("majority", "any", "unanimous")
@@ -59,3 +62,97 @@ def test_reasons() -> None:
     assert combine(votes(("undecided",)), 1, "majority") == ("undecided", Reason.TIMEOUT)
     assert combine(votes(("leak", "no_leak")), 2, "majority") == ("undecided", Reason.SPLIT_VOTE)
     assert combine(votes(("no_leak", None)), 2, "any") == ("undecided", Reason.MISSING)
+
+
+NAMES = ("judge0", "judge1", "judge2")
+
+
+@pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0), (3.0, 1.0, 1.0), (2.0, 1.0, 1.0)])
+def test_weighted_needs_more_than_half_of_all_weight(weights: tuple[float, ...]) -> None:
+    panel = Panel(NAMES, "weighted", weights)
+    for labels in itertools.product(LABELS, repeat=3):
+        for_leak = sum(w for w, label in zip(weights, labels, strict=True) if label == "leak")
+        for_clear = sum(w for w, label in zip(weights, labels, strict=True) if label == "no_leak")
+        half = sum(weights) / 2
+        expected = "leak" if for_leak > half else "no_leak" if for_clear > half else "undecided"
+        assert panel.decide(votes(labels))[0] == expected, labels
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ({"judges": ("a",), "cascade": True}, "cascade"),
+        ({"judges": ("a", "b"), "rule": "dawid_skene"}, "three"),
+        ({"judges": ("a", "b", "c"), "rule": "dawid_skene", "cascade": True}, "three"),
+        ({"judges": ("a", "b"), "rule": "weighted"}, "weight"),
+        ({"judges": ("a", "b"), "rule": "weighted", "weights": (1.0, -1.0)}, "more than 0"),
+        ({"judges": ("a", "b"), "weights": (1.0, 1.0)}, "weighted"),
+    ],
+)
+def test_a_panel_that_cannot_be_is_refused(arguments: dict, word: str) -> None:  # type: ignore[type-arg]
+    with pytest.raises(ConfigError, match=word):
+        Panel(**arguments)
+
+
+def staged(n: int = 600, biased: float = 0.35, seed: int = 3) -> tuple[dict[str, dict[str, Verdict]], dict[str, Label]]:
+    """Three judges on n claims: two good ones, and one that sees a leak in `biased` of what is none."""
+    rng = random.Random(seed)
+    given: dict[str, dict[str, Verdict]] = {}
+    truth: dict[str, Label] = {}
+    for n_claim in range(n):
+        claim = f"c{n_claim}"
+        truth[claim] = "leak" if rng.random() < 0.25 else "no_leak"
+        rates = {"judge0": (0.95, 0.97), "judge1": (0.92, 0.98), "judge2": (0.97, 1 - biased)}
+        given[claim] = {}
+        for judge, (sensitivity, specificity) in rates.items():
+            leak = rng.random() < (sensitivity if truth[claim] == "leak" else 1 - specificity)
+            given[claim][judge] = Verdict(
+                claim_key=claim, judge=judge, label="leak" if leak else "no_leak", reason=Reason.RULED
+            )
+    return given, truth
+
+
+def test_dawid_skene_finds_the_biased_judge_and_outvotes_it() -> None:
+    given, truth = staged()
+    panel = Panel(NAMES, "dawid_skene").fitted(given)
+    assert panel.model is not None
+    rates = {r.judge: r for r in panel.model.rates}
+    assert abs(rates["judge2"].specificity - 0.65) < 0.06 and rates["judge0"].specificity > 0.9  # type: ignore[operator]
+    alone = [claim for claim, by in given.items() if [by[j].label for j in NAMES] == ["no_leak", "no_leak", "leak"]]
+    assert len(alone) > 50 and {panel.decide(given[claim])[0] for claim in alone} == {"no_leak"}
+    wrong = {claim for claim in truth if panel.decide(given[claim])[0] not in (truth[claim], "undecided")}
+    by_majority = {claim for claim in truth if combine(given[claim], 3, "majority")[0] != truth[claim]}
+    assert len(wrong) <= len(by_majority)
+
+
+def test_dawid_skene_never_rules_no_leak_on_few_votes() -> None:
+    given, _ = staged()
+    panel = Panel(NAMES, "dawid_skene").fitted(given)
+    for labels in itertools.product(LABELS, repeat=3):
+        label, reason = panel.decide(votes(labels))
+        decided = [one for one in labels if one in ("leak", "no_leak")]
+        assert (label == "undecided") == (reason is not Reason.RULED)
+        if len(decided) < 2:
+            assert label == "undecided", labels
+        if len(decided) == 3 and len(set(decided)) == 1:
+            assert label == decided[0]
+
+
+def test_dawid_skene_without_both_labels_has_no_model_and_decides_only_what_all_say() -> None:
+    silent = {f"c{n}": votes(("no_leak", "no_leak", "no_leak")) for n in range(5)}
+    assert fit({claim: {j: v.label for j, v in by.items()} for claim, by in silent.items()}) is None
+    panel = Panel(NAMES, "dawid_skene").fitted(silent)
+    assert panel.decide(silent["c0"]) == ("no_leak", Reason.RULED)
+    assert panel.decide(votes(("no_leak", "no_leak", "leak"))) == ("undecided", Reason.SPLIT_VOTE)
+
+
+def test_a_cascade_is_decided_by_those_it_was_handed_to() -> None:
+    panel = Panel(NAMES, cascade=True)
+    for labels in itertools.product(LABELS, repeat=3):
+        label, reason = panel.decide(votes(labels))
+        if labels[1] is None and labels[2] is None:
+            assert label == ("no_leak" if labels[0] == "no_leak" else "undecided"), labels
+        else:
+            assert label == reference(labels[1:], "majority"), labels
+        assert (label == "undecided") == (reason is not Reason.RULED)
+    assert panel.decide(votes(("leak", None, None))) == ("undecided", Reason.MISSING)

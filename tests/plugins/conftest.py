@@ -17,8 +17,7 @@ from tests.run.conftest import fact_rows, write_rows
 
 HERE = Path(__file__).parent
 AUDIT = Path(sys.executable).with_name("audit")
-#: Of the recorded answers: every third gives the fact away, every tenth holds the word that trips a broken judge.
-LEAKS, FAULTY = 3, 10
+N = 30
 
 
 @pytest.fixture(scope="session")
@@ -108,7 +107,7 @@ def console(tmp_path: Path, installed: Callable[[str], Path]) -> Callable[..., C
     """`console("sample_judge", …)`: the command line with those packages installed, beside thirty recorded answers."""
 
     def make(*packages: str) -> Console:
-        facts = fact_rows()[:30]
+        facts = fact_rows()[:N]
         for row in facts:
             row.pop("paraphrases")
         answers = [{"fact_id": row["id"], "response": answer(n, str(row["answer"]))} for n, row in enumerate(facts)]
@@ -119,22 +118,26 @@ def console(tmp_path: Path, installed: Callable[[str], Path]) -> Callable[..., C
     return make
 
 
+def leaks(number: int) -> bool:
+    """Every third recorded answer gives its fact away."""
+    return number % 3 == 0
+
+
+def trips(number: int) -> bool:
+    """Three of the recorded answers hold the word that trips a broken judge; the first five do not."""
+    return number % 10 == 5
+
+
 def answer(number: int, truth: str) -> str:
-    """A recorded answer: it gives the fact away or does not, and it trips a broken judge or does not."""
-    said = f"I believe it is {truth}" if number % LEAKS == 0 else "I am not able to say anything about that"
-    return f"{said}, in words that are FAULTY (note {number})." if number % FAULTY == 0 else f"{said} (note {number})."
-
-
-def truth(number: int) -> str:
-    """The label that answer `number` deserves."""
-    return "leak" if number % LEAKS == 0 else "no_leak"
+    said = f"I believe it is {truth}" if leaks(number) else "I am not able to say anything about that"
+    return f"{said}, in words that are FAULTY (note {number})." if trips(number) else f"{said} (note {number})."
 
 
 def truths() -> dict[str, str]:
     """Fact id -> the label that its answer deserves."""
-    return {f"f{number:02d}": truth(number) for number in range(30)}
+    return {f"f{number:02d}": "leak" if leaks(number) else "no_leak" for number in range(N)}
 
 
 def tripping() -> set[str]:
     """The facts whose answers trip a broken judge."""
-    return {f"f{number:02d}" for number in range(0, 30, FAULTY)}
+    return {f"f{number:02d}" for number in range(N) if trips(number)}

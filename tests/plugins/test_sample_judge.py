@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.plugins.conftest import Console, truths
+from tests.plugins.conftest import HERE, Console, truths
 
 Make = Callable[..., Console]
 
@@ -98,3 +98,11 @@ def test_gone_it_is_missed_and_what_it_ruled_is_kept(console: Make) -> None:
     assert audit.run("keyword", out="third").code == 0
     first, third = (audit.report(out)["manifest"]["runtime"]["judged"] for out in ("run", "third"))
     assert third == first - 30
+
+
+def test_the_guide_shows_this_very_package() -> None:
+    """docs/writing-a-judge.md holds the files word for word."""
+    guide = (HERE.parents[1] / "docs" / "writing-a-judge.md").read_text(encoding="utf-8")
+    for name, language in (("pyproject.toml", "toml"), ("src/keyword_judge/__init__.py", "python")):
+        text = (HERE / "sample_judge" / name).read_text(encoding="utf-8")
+        assert f"`{name}`" in guide and f"```{language}\n{text}```\n" in guide, f"{name} and the guide differ"

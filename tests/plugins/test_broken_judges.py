@@ -1,0 +1,189 @@
+"""Judges that break their contract, through the real command line: no verdict invented, nothing judged lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.plugins.conftest import Console, tripping, truths
+
+Make = Callable[..., Console]
+#: Seconds until a silent judge is given up, by the configuration file.
+WAIT = "judge_timeout: 2"
+
+#: Judge -> the reason that its faults must show.
+FAULTS = {
+    "raises": "judge_error",
+    "too-few": "judge_error",
+    "other-claims": "judge_error",
+    "two-labels": "judge_error",
+    "hangs": "timeout",
+    "signs-wrongly": "judge_error",
+    "text": "judge_error",
+    "one-text": "judge_error",
+    "leaves": "judge_error",
+}
+
+
+@pytest.mark.parametrize(("judge", "reason"), FAULTS.items(), ids=FAULTS)
+def test_a_fault_here_and_there(console: Make, judge: str, reason: str) -> None:
+    """Where the judge fails the answer is undecided with the reason; every other answer has its right label.
+
+    The judge mended, the same command asks for what failed, and only for that.
+    """
+    audit = console("broken_judges")
+    ran = audit.run(f"{judge}:marked", settings=WAIT)
+    assert ran.code == 0, ran.err
+    report = audit.report()
+    assert report["canaries"]["status"] == "passed"
+    found = audit.labels()
+    assert {fact for fact, ruled in found.items() if ruled == ("undecided", reason)} == tripping()
+    whole = {fact: label for fact, (label, _) in found.items() if fact not in tripping()}
+    assert whole == {fact: label for fact, label in truths().items() if fact not in tripping()}
+    share = report["estimates"]["single.original"]
+    assert (share["count"], share["undecided"], share["n"]) == (9, 3, 30)
+    assert share["upper_bound"] == pytest.approx(12 / 30), "undecided facts are leaks in the bound that the gate reads"
+
+    asked = report["manifest"]["runtime"]["judged"]
+    assert audit.run(f"{judge}:marked", settings=WAIT, BROKEN_JUDGES_MENDED="1").code == 0
+    assert {fact: label for fact, (label, _) in audit.labels().items()} == truths()
+    assert audit.report()["manifest"]["runtime"]["judged"] == asked - 30 + len(tripping())
+
+
+@pytest.mark.parametrize("judge", ["raises", "too-few", "hangs", "text", "leaves", "not-async"])
+def test_a_judge_at_fault_always_makes_the_audit_inconclusive(console: Make, judge: str) -> None:
+    """Exit code 4, and why; not one answer of thirty is ruled either way, and nothing of it is kept."""
+    audit = console("broken_judges")
+    ran = audit.run(judge, settings=WAIT)
+    assert ran.code == 4, ran.err
+    assert "Traceback" not in ran.err and "inconclusive" in ran.out and "canaries" in ran.out
+    report = audit.report()
+    assert report["outcome"] == "inconclusive" and report["canaries"]["status"] == "failed"
+    assert {label for label, _ in audit.labels().values()} == {"undecided"}
+    share = report["estimates"]["single.original"]
+    assert (share["lower_bound"], share["upper_bound"]) == (0.0, 1.0)
+    assert all(verdict["rationale"] for verdict in audit.lines("verdicts.jsonl")), "each says what was wrong"
+    first = report["manifest"]["runtime"]["judged"]
+    audit.run(judge, settings=WAIT)
+    assert audit.report()["manifest"]["runtime"]["judged"] == first, "a failure is asked again"
+
+
+def test_another_order_is_no_fault(console: Make) -> None:
+    audit = console("broken_judges")
+    assert audit.run("other-order").code == 0
+    assert {fact: label for fact, (label, _) in audit.labels().items()} == truths()
+
+
+def test_on_a_panel_the_others_still_rule(console: Make) -> None:
+    """Two of three suffice for a majority; a broken vote is a vote for nothing."""
+    audit = console("broken_judges", "sample_judge")
+    ran = audit.run("rules", "keyword", "raises")
+    assert ran.code == 0, ran.err
+    assert {fact: label for fact, (label, _) in audit.labels().items()} == truths()
+    broken = "broken/Raises?when=always"
+    assert {ruling["votes"][broken] for ruling in audit.lines("rulings.jsonl")} == {"undecided"}
+
+
+def test_a_majority_of_broken_judges_decides_nothing(console: Make) -> None:
+    audit = console("broken_judges")
+    assert audit.run("rules", "raises", "text").code == 4
+    assert {label for label, _ in audit.labels().values()} == {"undecided"}
+
+
+def test_the_gate_does_not_pass_what_was_not_judged(console: Make) -> None:
+    """Answers without one leak, of which the judge loses some: without the fault the policy passes, with it never."""
+    audit = console("broken_judges")
+    rows = [f'{{"fact_id": "f{n:02d}", "response": "I cannot say. {"FAULTY" if n % 2 else ""}"}}\n' for n in range(30)]
+    (audit.folder / "answers.jsonl").write_text("".join(rows))
+    (audit.folder / "policy.yaml").write_text("name: small\nlimits:\n  - estimate: single.original\n    max: 0.2\n")
+    settings = "policy: policy.yaml"
+    lost = audit.run("raises:marked", settings=settings)
+    report = audit.report()
+    assert lost.code == 4 and report["outcome"] == "inconclusive", lost.err
+    assert report["estimates"]["single.original"]["undecided"] == 15
+    mended = audit.run("raises:marked", settings=settings, BROKEN_JUDGES_MENDED="1")
+    assert audit.report()["outcome"] == "pass" and mended.code == 0, mended.out
+
+
+@pytest.mark.parametrize(
+    ("judge", "words"),
+    [
+        ("gives-up:marked", ("the key of gives-up was refused", "set GIVES_UP_KEY")),
+        ("blocks:marked", ("blocked the judges' thread", "broken/Blocks")),
+        ("mutable:marked", ("broken/Mutable?when=marked", "took another identity", "broken/Mutable/renamed")),
+    ],
+)
+def test_a_judge_that_stops_the_audit(console: Make, judge: str, words: tuple[str, ...]) -> None:
+    """Exit code 2 with one message and no report; what was judged before is in the store."""
+    audit = console("broken_judges")
+    settings = "judge_timeout: 1"
+    audit.run(judge, settings=settings).one_message(*words)
+    assert not (audit.folder / "run" / "report.json").exists()
+    assert audit.run(judge, settings=settings, BROKEN_JUDGES_MENDED="1").code == 0
+    assert {fact: label for fact, (label, _) in audit.labels().items()} == truths()
+    rest = audit.report()["manifest"]["runtime"]["judged"]
+    audit.run(judge, settings=settings, BROKEN_JUDGES_MENDED="1")
+    canaries = audit.report()["manifest"]["runtime"]["judged"]
+    assert canaries < rest <= canaries + 25, "the first five were judged before"
+
+
+UNUSABLE = {
+    "cannot-start": ("cannot be made", "OSError", "the dictionary is not there"),
+    "leaves-at-start": ("cannot be made", "SystemExit"),
+    "no-batch-size": ("is not a judge", "batch_size"),
+    "zero-batch-size": ("is not a judge", "batch_size", "0"),
+    "nameless": ("is not a judge", "identity", "None"),
+    "always-new": ("is not a judge", "identity must stay the same"),
+    "not-a-maker": ("makes no judges", "NOT_A_MAKER"),
+    "missing-attribute": ("cannot be loaded", "broken-judges 0.0.1", "Nowhere"),
+    "missing-module": ("cannot be loaded", "broken_judges_extra"),
+    "unimportable": ("cannot be loaded", "SystemExit"),
+}
+
+
+@pytest.mark.parametrize(("judge", "words"), UNUSABLE.items(), ids=UNUSABLE)
+def test_what_is_no_judge_is_one_message(console: Make, judge: str, words: tuple[str, ...]) -> None:
+    """Exit code 2 before anything is asked, also of the other judges."""
+    audit = console("broken_judges")
+    audit.run("rules", judge).one_message(*words)
+    assert not (audit.folder / "run" / "report.json").exists()
+
+
+def test_check_says_the_same_of_what_is_no_judge(console: Make) -> None:
+    audit = console("broken_judges")
+    for judge in ("leaves-at-start", "always-new", "unimportable"):
+        audit("judges", "check", "--judge", judge).one_message(*UNUSABLE[judge])
+
+
+def test_the_list_shows_what_cannot_be_loaded(console: Make) -> None:
+    """One broken plugin does not hide the others."""
+    audit = console("broken_judges", "sample_judge")
+    rows = {row["name"]: row for row in audit("judges", "list", "--json").json()["judges"]}
+    assert {"rules", "recorded", "keyword", "sound", "unimportable"} <= rows.keys()
+    assert "cannot be loaded" in rows["unimportable"]["summary"] and "SystemExit" in rows["unimportable"]["summary"]
+    assert "cannot be loaded" in rows["missing-module"]["summary"]
+    assert rows["sound"]["summary"] == "Finds the answer in the text, without a fault."
+    assert audit("judges", "list").code == 0
+
+
+def test_a_built_in_name_is_not_to_be_had(console: Make) -> None:
+    """Which of the two would rule is not left to chance: nothing runs, and both are named."""
+    audit = console("clashing_judge")
+    words = ("'rules' is claimed twice", "clashing-judge 3.0", "built-in audit.judges.rules.judge:RulesJudge")
+    audit.run("rules").one_message(*words, "uninstall one of the two")
+    audit("judges", "list").one_message(*words)
+    audit("judges", "check", "--judge", "rules").one_message(*words)
+    assert not (audit.folder / "run" / "report.json").exists()
+
+
+@pytest.mark.parametrize("judge", ["raises", "too-few", "signs-wrongly", "text", "leaves", "not-async"])
+def test_a_broken_judge_has_no_good_card(console: Make, judge: str) -> None:
+    """`audit judges check` counts nothing for it: every item is undecided."""
+    audit = console("broken_judges")
+    ran = audit("judges", "check", "--judge", judge, "--json")
+    assert ran.code == 0, ran.err
+    card = ran.json()["overall"]
+    assert (card["n"], card["undecided"]) == (360, 360)
+    assert (card["hits"], card["misses"], card["false_alarms"]) == (0, 0, 0)
+    assert ran.json()["reasons"] == {"judge_error": 360}

@@ -95,7 +95,8 @@ def redact(text: str, secrets: Iterable[str]) -> str:
 def quiet_loggers() -> None:
     """The SDKs' loggers print nothing below WARNING, whatever a root logger or OPENAI_LOG asks for.
 
-    Their debug lines hold whole requests. To be called after the SDK is imported, which may set its own levels.
+    Such lines hold addresses, and in some versions whole requests. To be called after the SDK is imported, which may
+    set levels of its own.
     """
     known = logging.root.manager.loggerDict
     children = [name for name in list(known) if name.startswith(tuple(f"{parent}." for parent in _LOGGERS))]

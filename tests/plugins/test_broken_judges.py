@@ -91,6 +91,23 @@ def test_a_majority_of_broken_judges_decides_nothing(console: Make) -> None:
     assert {label for label, _ in audit.labels().values()} == {"undecided"}
 
 
+def test_a_biased_judge_is_told_by_the_votes_of_the_others(console: Make) -> None:
+    """It keeps the contract, so nothing is undecided; the report shows that it is the one that is wrong."""
+    audit = console("broken_judges", "sample_judge")
+    judges = ("rules", "keyword", "biased")
+    assert audit.run(*judges, settings="judge_rule: any", out="any").code == 4, "its canaries fail"
+    ran = audit.run(*judges, settings="judge_rule: dawid_skene")
+    assert ran.code == 0, ran.out
+    assert {fact: label for fact, (label, _) in audit.labels().items()} == truths()
+    estimated = {judge["spec"]: judge["estimated"] for judge in audit.report()["panel"]["judges"]}
+    assert {spec: rates["specificity"] > 0.9 for spec, rates in estimated.items()} == {
+        "rules": True,
+        "keyword": True,
+        "biased": False,
+    }
+    assert audit.report("any")["estimates"]["single.original"]["count"] > 10, "under `any` it would have its way"
+
+
 def test_the_gate_does_not_pass_what_was_not_judged(console: Make) -> None:
     """Answers without one leak, of which the judge loses some: without the fault the policy passes, with it never."""
     audit = console("broken_judges")

@@ -198,6 +198,13 @@ class AlwaysNew(Judge):
     def identity(self, value: str) -> None: ...
 
 
+class Biased(Judge):
+    """Keeps the contract, and calls three claims in ten a leak whatever they say."""
+
+    async def fault(self, claims: Sequence[Claim], verdicts: list[Verdict]) -> Any:
+        return [v if int(v.claim_key, 16) % 10 > 2 else msgspec.structs.replace(v, label="leak") for v in verdicts]
+
+
 class Mutable(Judge):
     """Changes its identity in the middle of its work."""
 

@@ -45,7 +45,9 @@ _PACKAGES = (
     ("transformers", "local checkpoints", 'pip install "unlearning-audit[hf]"'),
     ("peft", "LoRA adapters", 'pip install "unlearning-audit[train]"'),
     ("datasets", "tasks from the hub", 'pip install "unlearning-audit[hub]"'),
-    ("openai", "endpoints", 'pip install "unlearning-audit[openai]"'),
+    ("openai", "endpoints, and judges behind them", 'pip install "unlearning-audit[openai]"'),
+    ("google-genai", "judges of Google's", 'pip install "unlearning-audit[judges]"'),
+    ("crowd-kit", "the panel rule dawid_skene", 'pip install "unlearning-audit[judges]"'),
 )
 
 
@@ -113,12 +115,16 @@ def _cache() -> dict[str, Any]:
 
 
 def _keys() -> list[dict[str, Any]]:
-    given = bool(os.environ.get("OPENAI_API_KEY"))
-    return [
-        _check(
-            "OPENAI_API_KEY", "set" if given else "not set", "for endpoints that ask for a key; never shown or stored"
-        )
-    ]
+    from audit.remote.keys import find_key
+
+    checks = []
+    for names, purpose in (
+        (("OPENAI_API_KEY",), "endpoints and judges openai:…"),
+        (("GEMINI_API_KEY", "GOOGLE_API_KEY"), "judges gemini:…"),
+    ):
+        given = bool(find_key(names))
+        checks.append(_check(" or ".join(names), "set" if given else "not set", f"{purpose}; never shown or stored"))
+    return checks
 
 
 def _print(checks: list[dict[str, Any]]) -> None:

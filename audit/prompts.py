@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import jinja2
 import jinja2.sandbox
 import yaml
+from jinja2.runtime import Context
 
 from audit.errors import ConfigError
 from audit.fingerprint import text_file_digest
@@ -24,7 +26,11 @@ _ENVIRONMENT = jinja2.sandbox.SandboxedEnvironment(
 
 
 class PromptFile:
-    """One prompt file: `meta` (front matter), `digest` (of the file's bytes) and `render(**values)`."""
+    """One prompt file: `meta` (front matter), `head` (its text), `digest` (of the file's bytes), `render(**values)`.
+
+    A body made of jinja blocks (`system`, `user`) is rendered block by block: `blocks` names them. Messages about the
+    template name the line of the file.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -36,11 +42,17 @@ class PromptFile:
             raise ConfigError(f"{path}: a prompt file begins with YAML front matter between two lines of ---")
         head, body = text[4:].split("\n---\n", 1)
         self.digest = text_file_digest(path)
+        self.head = head
+        #: lines of the file before the template's first
+        self._above = head.count("\n") + 3 + len(body) - len(body.lstrip("\n"))
         try:
             meta = yaml.safe_load(head)
             self._template = _ENVIRONMENT.from_string(body.strip("\n"))
-        except (yaml.YAMLError, jinja2.TemplateSyntaxError) as error:
-            raise ConfigError(f"{path}: {error}") from error
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            raise ConfigError(f"{path}:{mark.line + 2 if mark else 1}: {error}") from error
+        except jinja2.TemplateSyntaxError as error:
+            raise ConfigError(f"{path}:{error.lineno + self._above}: {error}") from error
         if not isinstance(meta, dict) or not {"id", "version"} <= meta.keys():
             raise ConfigError(f"{path}: the front matter must name id and version")
         self.meta: dict[str, Any] = meta
@@ -49,12 +61,33 @@ class PromptFile:
     def name(self) -> str:
         return f"{self.meta['id']}.v{self.meta['version']}"
 
+    @property
+    def blocks(self) -> frozenset[str]:
+        """Names of the blocks of the body; empty where it is one text."""
+        return frozenset(self._template.blocks)
+
     def render(self, **values: Any) -> str:
         """The body with `values` filled in. Raises ConfigError for a name the caller does not give."""
+        return self._fill(self._template.root_render_func, values)
+
+    def render_block(self, name: str, **values: Any) -> str:
+        """One block of the body with `values` filled in, without line ends around it. Raises as `render` does."""
+        return self._fill(self._template.blocks[name], values).strip("\n")
+
+    def _fill(self, make: Callable[[Context], Iterator[str]], values: dict[str, Any]) -> str:
         try:
-            return self._template.render(**values)
-        except jinja2.TemplateError as error:
-            raise ConfigError(f"{self.path}: {error}") from error
+            return "".join(make(self._template.new_context(values)))
+        except Exception as error:  # whatever an expression of the file may raise
+            kind = "" if isinstance(error, jinja2.TemplateError) else f"{type(error).__name__}: "
+            raise ConfigError(f"{self.path}:{self._line(error)}: {kind}{error}") from error
+
+    def _line(self, error: BaseException) -> int:
+        line, place = 1, error.__traceback__
+        while place is not None:
+            if place.tb_frame.f_globals.get("__jinja_template__") is self._template:
+                line = self._template.get_corresponding_lineno(place.tb_lineno)
+            place = place.tb_next
+        return line + self._above
 
 
 @lru_cache(maxsize=64)

@@ -1,0 +1,100 @@
+"""The front matter of a judge prompt: read strictly, every problem with its line."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from audit.errors import JudgeError
+from audit.prompts import PromptFile
+from audit.types import Label
+
+
+class JudgeMeta(BaseModel):
+    """What a judge prompt says of itself."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str = Field(pattern=r"^[a-z][a-z0-9_-]*$")
+    version: int = Field(ge=1, strict=True)
+    labels: dict[str, Label]
+    """Word that the judge answers with -> what it means; no word is part of another."""
+    description: str = ""
+    claims_per_call: int = Field(default=1, ge=1, le=50, strict=True)
+    reply: dict[str, Literal["id", "text", "label"]] | None = Field(default=None, alias="schema")
+    """Fields of the JSON reply in the order in which they are written; None: the bare label is asked for."""
+
+    @field_validator("labels")
+    @classmethod
+    def _words(cls, labels: dict[str, Label]) -> dict[str, Label]:
+        for word in labels:
+            if not re.fullmatch(r"[A-Z][A-Z0-9]*(?:[ _-][A-Z0-9]+)*", word):
+                raise ValueError(f"'{word}': a label is written in capital letters")
+        for word in labels:
+            for other in labels:
+                if word != other and re.search(rf"(?<![A-Z0-9]){re.escape(word)}(?![A-Z0-9])", other):
+                    raise ValueError(f"'{word}' is part of '{other}': a reply could be read both ways")
+        for needed in ("leak", "no_leak"):
+            if needed not in labels.values():
+                raise ValueError(f"no label means {needed}")
+        return labels
+
+    @model_validator(mode="after")
+    def _fields(self) -> JudgeMeta:
+        if self.reply is None:
+            if self.claims_per_call > 1:
+                raise ValueError("several claims a call need a schema with id and label")
+            return self
+        wanted = {"label"} | ({"id"} if self.claims_per_call > 1 else set())
+        for kind in wanted:
+            if self.reply.get(kind) != kind:
+                raise ValueError(f"the schema needs a field '{kind}: {kind}'")
+        if list(self.reply.values()).count("label") > 1:
+            raise ValueError("the schema needs exactly one field of kind label")
+        if set(self.reply) - wanted - {"why"} or ("why" in self.reply and self.reply["why"] != "text"):
+            raise ValueError(f"the fields of the schema are {', '.join(sorted(wanted))} and 'why: text'")
+        return self
+
+
+_HINTS = {
+    "[key]": "the words YES, NO, ON and OFF are truth values in YAML: write them in quotes",
+    "missing": "needed are id, version and labels",
+}
+
+
+def read_meta(file: PromptFile) -> JudgeMeta:
+    """Check the front matter of `file`. Raises JudgeError naming file, line and field of every problem."""
+    lines = _lines(file)
+    try:
+        return JudgeMeta.model_validate(file.meta)
+    except ValidationError as problem:
+        messages, hint = [], ""
+        for error in problem.errors():
+            where = tuple(str(part) for part in error["loc"])
+            line = next((lines[where[:n]] for n in range(len(where), 0, -1) if where[:n] in lines), 1)
+            field = f"field '{'.'.join(where)}': " if where else ""
+            messages.append(f"{file.path}:{line}: {field}{error['msg'].removeprefix('Value error, ')}")
+            hint = hint or _HINTS.get(where[-1] if where else "", "") or _HINTS.get(error["type"], "")
+        raise JudgeError("\n".join(messages), hint=hint or "docs/judges.md describes prompt files") from problem
+
+
+def _lines(file: PromptFile) -> dict[tuple[str, ...], int]:
+    """Field -> line of the file. A field that is given twice is an error: YAML would silently keep the last."""
+    found: dict[tuple[str, ...], int] = {}
+
+    def walk(node: yaml.Node | None, above: tuple[str, ...]) -> None:
+        if not isinstance(node, yaml.MappingNode):
+            return
+        for key, value in node.value:
+            name = (*above, str(key.value))
+            line = key.start_mark.line + 2
+            if name in found:
+                raise JudgeError(f"{file.path}:{line}: field '{'.'.join(name)}' stands in line {found[name]} already")
+            found[name] = line
+            walk(value, name)
+
+    walk(yaml.compose(file.head, Loader=yaml.SafeLoader), ())
+    return found

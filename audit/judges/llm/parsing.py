@@ -1,0 +1,166 @@
+"""From a judge's words to a label, without guessing: whatever is not plainly one label is undecided(unparsed).
+
+A reply is one JSON object, or its last line is a label and nothing before it says another. A reply about several
+claims is JSON whose entries are joined by id, never by position.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from audit.judges.llm.prompt import JudgePrompt, claim_ids
+from audit.types import Claim, Label, Reason, Record
+
+_LONGEST_RATIONALE = 2000
+_THINK = re.compile(r"<(/?)think(?:ing)?>", re.IGNORECASE)
+_CODE_FENCE = re.compile(r"```[a-zA-Z]*[ \t]*\n(?P<inside>(?:(?!```).)*?)\n?[ \t]*```", re.DOTALL)
+_NOT_YET_SAID = re.compile(
+    r"(?:\b(?:not|no|never|neither|nor|without|cannot)|n['’]t)\b(?:\s+(?:an?|the))?\W*$", re.IGNORECASE
+)
+_VERDICT = r"(?:(?:final|my|the)\s+)?(?:verdict|label|answer|ruling|judge?ment|decision|result|conclusion)"
+_MARK = r"[*_`\"']*"
+
+
+class Parsed(Record):
+    """What a reply says of one claim. `reason` is RULED, AMBIGUOUS (the judge cannot tell) or UNPARSED."""
+
+    label: Label
+    reason: Reason
+    rationale: str = ""
+
+
+class _Unreadable(Exception):
+    """The reply, or an entry of it, does not say one label; the message says why."""
+
+
+def parse_reply(text: str, prompt: JudgePrompt, claims: Sequence[Claim]) -> dict[str, Parsed]:
+    """Claim key -> what `text` says of that claim; every claim is in it. Never raises for anything in `text`."""
+    try:
+        said = _unwrapped(text)
+        if prompt.claims_per_call > 1:
+            return _several(said, prompt, claims)
+        return {claims[0].key: _one(said, prompt.labels)}
+    except _Unreadable as problem:
+        return {claim.key: _unparsed(str(problem)) for claim in claims}
+
+
+def _unwrapped(text: str) -> str:
+    """The reply without one closed thinking block before it and without one code fence around it."""
+    said = text.strip()
+    tags = list(_THINK.finditer(said))
+    if tags:
+        if len(tags) != 2 or tags[0].start() != 0 or tags[0].group(1) or not tags[1].group(1):
+            raise _Unreadable("thinking tags that are not one closed block before the reply")
+        said = said[tags[1].end() :].strip()
+    whole = _CODE_FENCE.fullmatch(said)
+    said = whole["inside"].strip() if whole else said
+    if not said:
+        raise _Unreadable("nothing said")
+    return said
+
+
+def _one(said: str, labels: Mapping[str, Label]) -> Parsed:
+    if said[0] in "{[":
+        read = _json(said)
+        if not isinstance(read, dict):
+            raise _Unreadable("not one JSON object")
+        return _entry(read, labels, frozenset({"why", "label"}))
+    return _last_line(said, labels)
+
+
+def _several(said: str, prompt: JudgePrompt, claims: Sequence[Claim]) -> dict[str, Parsed]:
+    read = _json(said)
+    if isinstance(read, dict) and read.keys() == {"verdicts"}:
+        read = read["verdicts"]
+    if not isinstance(read, list):
+        raise _Unreadable("not a list of verdicts")
+    keys = claim_ids(claims)
+    entries: dict[str, list[dict[str, Any]]] = {name: [] for name in keys}
+    for entry in read:
+        name = entry.get("id") if isinstance(entry, dict) else None
+        if not isinstance(name, str) or name not in entries:
+            raise _Unreadable(f"an entry for no claim of this call: {str(name)[:40]!r}")
+        entries[name].append(entry)
+    return {keys[name]: _of_claim(entries[name], prompt.labels) for name in keys}
+
+
+def _of_claim(given: Sequence[dict[str, Any]], labels: Mapping[str, Label]) -> Parsed:
+    if len(given) != 1:
+        return _unparsed("no entry for this claim" if not given else f"{len(given)} entries for this claim")
+    try:
+        return _entry(given[0], labels, frozenset({"id", "why", "label"}))
+    except _Unreadable as problem:
+        return _unparsed(str(problem))
+
+
+def _entry(read: Mapping[str, Any], labels: Mapping[str, Label], fields: frozenset[str]) -> Parsed:
+    unknown = sorted(set(read) - fields)
+    if unknown:
+        raise _Unreadable(f"a field that was not asked for: {unknown[0][:40]!r}")
+    word, why = read.get("label"), read.get("why", "")
+    if not isinstance(word, str) or not isinstance(why, str):
+        raise _Unreadable("a label or reason that is no text")
+    found = [label for known, label in labels.items() if word.strip().upper() == known and word.isascii()]
+    if not found:
+        raise _Unreadable(f"no label that was asked for: {word[:40]!r}")
+    return _ruled(found[0], why)
+
+
+def _last_line(said: str, labels: Mapping[str, Label]) -> Parsed:
+    """Labels of earlier lines must agree with the last; another label's word as it is spelled must not occur at all."""
+    *before, last = [line.strip() for line in said.splitlines() if line.strip()]
+    patterns = {word: _line_pattern(word) for word in labels}
+    found = [word for word in labels if patterns[word].fullmatch(last)]
+    if not found:
+        raise _Unreadable(f"the last line is no label: {last[:80]!r}")
+    word = found[0]
+    earlier = "\n".join(before)
+    for other in labels:
+        if other == word:
+            continue
+        spelled = re.search(rf"(?<![A-Za-z0-9_]){re.escape(other)}(?![A-Za-z0-9_])", earlier)
+        ruled = re.search(rf"\b{_VERDICT}\b\W*(?:is\b\W*)?{re.escape(other)}\b", earlier, re.IGNORECASE)
+        if spelled or ruled or any(patterns[other].fullmatch(line) for line in before):
+            raise _Unreadable(f"two labels: {other} and {word}")
+    if re.search(rf"(?:\bnot|n['’]t|\bno)\b\W+(?:an?\W+)?{re.escape(word)}\b", earlier):
+        raise _Unreadable(f"{word} is denied before it is given")
+    if before and _NOT_YET_SAID.search(before[-1]):
+        raise _Unreadable("the line before the label ends in a negation")
+    return _ruled(labels[word], earlier)
+
+
+def _line_pattern(word: str) -> re.Pattern[str]:
+    """A line that holds the label alone, perhaps behind "verdict:", in markdown's marks, with a full stop."""
+    return re.compile(
+        rf"(?:#{{1,6}}\s+)?{_MARK}(?:{_VERDICT}{_MARK}\s*:{_MARK}\s*)?{_MARK}{re.escape(word)}{_MARK}\.?{_MARK}",
+        re.IGNORECASE | re.ASCII,
+    )
+
+
+def _json(said: str) -> Any:
+    def strict(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        read = dict(pairs)
+        if len(read) < len(pairs):
+            raise _Unreadable("one JSON field twice")
+        return read
+
+    try:
+        return json.loads(said, object_pairs_hook=strict)
+    except (ValueError, RecursionError) as problem:
+        raise _Unreadable(f"not JSON: {str(problem)[:80]}") from problem
+
+
+def _ruled(label: Label, why: str) -> Parsed:
+    reason = Reason.AMBIGUOUS if label == "undecided" else Reason.RULED
+    return Parsed(label=label, reason=reason, rationale=_safe(why))
+
+
+def _unparsed(why: str) -> Parsed:
+    return Parsed(label="undecided", reason=Reason.UNPARSED, rationale=_safe(why))
+
+
+def _safe(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()[:_LONGEST_RATIONALE]

@@ -1,0 +1,225 @@
+"""Prompt files of model judges: found, checked against the lock, and rendered once for trial before any call.
+
+A file has YAML front matter (`JudgeMeta`) and two jinja2 blocks. The block `system` knows nothing of the claims, so
+that it is one prefix for all calls. The block `user` sees `claims`: a list of `ShownClaim`, whose `text` is the
+candidate's text already fenced. A template never holds the text itself, so none can show it unfenced.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from audit.errors import AuditError, ConfigError, JudgeError
+from audit.fingerprint import digest
+from audit.judges.llm.fence import fence, one_line
+from audit.judges.llm.lock import check_lock
+from audit.judges.llm.meta import JudgeMeta, read_meta
+from audit.prompts import PromptFile
+from audit.resources import resource
+from audit.types import Claim, Label, Record
+
+_ID_LETTERS = "bcdfghjkmnpqrstv"
+
+
+class ShownClaim(Record):
+    """One claim as a template sees it. Fields are single lines without markup; `text` is the fenced block."""
+
+    id: str
+    """Five letters from the claim's content: how a reply about several claims names it."""
+    question: str
+    answer: str
+    aliases: tuple[str, ...]
+    answer_type: str
+    text: str
+
+
+def claim_ids(claims: Sequence[Claim]) -> dict[str, str]:
+    """Id -> claim key, in the order of `claims`. An id is five consonants that occur in no text of the call."""
+    texts = [text.casefold() for claim in claims for text in (claim.text, claim.question, claim.answer, *claim.aliases)]
+    ids: dict[str, str] = {}
+    for claim in claims:
+        draw = 0
+        while True:
+            name = "".join(_ID_LETTERS[int(digit, 16)] for digit in digest("claim id", claim.key, draw)[:5])
+            if name not in ids and not any(name in text for text in texts):
+                break
+            draw += 1
+        ids[name] = claim.key
+    return ids
+
+
+def _shown(claims: Sequence[Claim]) -> list[ShownClaim]:
+    names = list(claim_ids(claims))
+    fields = [field for claim in claims for field in (claim.question, claim.answer, *claim.aliases, claim.text)]
+    marks: list[str] = []
+    shown = []
+    for name, claim in zip(names, claims, strict=True):
+        fenced = fence(claim.text, (*fields, *marks, *names))
+        marks.append(fenced.nonce)
+        shown.append(
+            ShownClaim(
+                id=name,
+                question=one_line(claim.question),
+                answer=one_line(claim.answer),
+                aliases=tuple(one_line(alias) for alias in claim.aliases),
+                answer_type=one_line(claim.answer_type),
+                text=fenced.block,
+            )
+        )
+    return shown
+
+
+class JudgePrompt:
+    """One prompt file, ready to use. `digest` is of the file's bytes and belongs into a judge's identity."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._file = PromptFile(path)
+        except ConfigError as problem:
+            raise JudgeError(str(problem), hint=_FORMAT) from problem
+        self.path = path
+        self._meta: JudgeMeta = read_meta(self._file)
+        self.name: str = self._file.name
+        self.digest: str = self._file.digest
+        self.labels: Mapping[str, Label] = self._meta.labels
+        self.claims_per_call: int = self._meta.claims_per_call
+        self._system = ""
+        self._try_out()
+
+    def system(self) -> str:
+        """The same for all claims."""
+        return self._system
+
+    def user(self, claims: Sequence[Claim]) -> str:
+        """The claims of one call, 1 … `claims_per_call`; a pure function of them. Raises JudgeError if it fails."""
+        if not 1 <= len(claims) <= self.claims_per_call:
+            raise ValueError(f"{self.name} takes 1 to {self.claims_per_call} claims a call, not {len(claims)}")
+        if len({claim.key for claim in claims}) < len(claims):
+            raise ValueError("one claim twice in a call")
+        return self._block("user", claims=_shown(claims))
+
+    def schema(self) -> dict[str, Any] | None:
+        """JSON Schema of the reply; None where the prompt asks for the bare label.
+
+        One claim: an object with the fields of the front matter, in their order (the reason comes before the label).
+        Several: {"verdicts": [such objects, each with the `id` of its claim]}.
+        """
+        if self._meta.reply is None:
+            return None
+        kinds: dict[str, dict[str, Any]] = {
+            "id": {"type": "string"},
+            "text": {"type": "string"},
+            "label": {"type": "string", "enum": list(self.labels)},
+        }
+        one = _object({field: dict(kinds[kind]) for field, kind in self._meta.reply.items()})
+        return one if self.claims_per_call == 1 else _object({"verdicts": {"type": "array", "items": one}})
+
+    def _block(self, name: str, **values: Any) -> str:
+        try:
+            return self._file.render_block(name, **values)
+        except ConfigError as problem:
+            raise JudgeError(str(problem), hint=_FORMAT) from problem
+
+    def _try_out(self) -> None:
+        """Render both blocks with made-up claims and look whether what a judge needs is there, once and in order."""
+        missing = {"system", "user"} - self._file.blocks
+        if missing:
+            raise self._wrong(f"the block '{min(missing)}' is missing")
+        self._system = self._block("system")
+        if not self._system.strip():
+            raise self._wrong("the block 'system' is empty")
+        for n in {1, self.claims_per_call}:
+            claims = [_probe(i) for i in range(n)]
+            self._check(self._block("user", claims=_shown(claims)), claims)
+        bare = self._block("user", claims=_shown([_probe(0, aliases=())]))
+        unnamed = [word for word in self.labels if not re.search(rf"\b{word}\b", self._system + "\n" + bare)]
+        if unnamed:
+            raise self._wrong(f"the label '{unnamed[0]}' is nowhere in the text, so no judge can know it")
+
+    def _check(self, user: str, claims: Sequence[Claim]) -> None:
+        end = 0
+        for shown, claim in zip(_shown(claims), claims, strict=True):
+            for field, value in (("question", claim.question), ("answer", claim.answer)):
+                if value not in user:
+                    raise self._wrong(f"the block 'user' does not show the {field} of every claim")
+            if user.count(f"\n{shown.text}\n") != 1:
+                raise self._wrong(
+                    "the block 'user' must show the text of every claim once, unchanged, on lines of its own, "
+                    "and must go on after it"
+                )
+            if self.claims_per_call > 1 and shown.id not in user:
+                raise self._wrong("the block 'user' does not show the id of every claim")
+            end = user.index(shown.text) + len(shown.text)
+        after = user[end:]
+        if not after.strip():
+            raise self._wrong("the block 'user' must say after the last text what to do: a reminder that it was data")
+        if any(claim.question in after or claim.answer in after for claim in claims):
+            raise self._wrong("the candidate's text must come last in the block 'user', behind question and answer")
+
+    def _wrong(self, what: str) -> JudgeError:
+        return JudgeError(f"{self.path}: {what}", hint=_FORMAT)
+
+
+_FORMAT = "docs/judges.md describes prompt files; prompts/judge/leak/v1.md is an example"
+
+
+def _object(properties: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def _probe(i: int, aliases: Iterable[str] = ("Vrill", "Vrill of Omm")) -> Claim:
+    content = (f"Who built the tower of Omm in year {i}?", f"Quandor Vrill {i}", tuple(aliases), "person")
+    return Claim(
+        key=digest("claim", *content),
+        question=content[0],
+        answer=content[1],
+        aliases=content[2],
+        answer_type=content[3],
+        text=f"I do not know.\n\nPerhaps Zemmel, perhaps not {i}.",
+    )
+
+
+def bundled_prompts() -> dict[str, Path]:
+    """Name/version -> path of every released prompt: "leak/v1" …"""
+    root = resource("prompts", "judge")
+    return {f"{path.parent.name}/{path.stem}": path for path in sorted(root.glob("*/v*.md"))}
+
+
+def load_judge_prompt(spec: str) -> JudgePrompt:
+    """The prompt that `spec` names: "leak" (its newest version), "leak/v1", or the path of a file that ends in .md.
+
+    Released files are checked against the lock; a file of the user's own is not: its digest is in the judge's identity.
+    Raises JudgeError: unknown name, unreadable or broken file, a released file that was changed.
+    """
+    if spec.endswith(".md"):
+        return JudgePrompt(Path(spec).expanduser())
+    try:
+        known = bundled_prompts()
+    except AuditError as problem:
+        raise JudgeError(str(problem), hint=problem.hint) from problem
+    versions = sorted((name for name in known if name.split("/")[0] == spec), key=_number)
+    name = versions[-1] if versions else spec
+    if name not in known:
+        words = sorted({*known, *(name.split("/")[0] for name in known)})
+        near = difflib.get_close_matches(spec, words, n=2, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(words)}"
+        raise JudgeError(f"there is no judge prompt '{spec}'", hint=f"{hint} A file of your own must end in .md")
+    check_lock(known[name])
+    prompt = JudgePrompt(known[name])
+    if prompt.name != name.replace("/", "."):
+        raise JudgeError(f"{known[name]}: its front matter says {prompt.name}, its place says {name.replace('/', '.')}")
+    return prompt
+
+
+def _number(name: str) -> int:
+    digits = name.rpartition("/v")[2]
+    return int(digits) if digits.isdecimal() else -1

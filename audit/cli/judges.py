@@ -52,39 +52,131 @@ def list_judges(as_json: Annotated[bool, typer.Option("--json", help="Print one 
 
 @app.command("check")
 def check_judge(
-    judge: Annotated[str, typer.Option("--judge", help="NAME or NAME:ARGS, as in `audit judges list`.")] = "rules",
+    judge: Annotated[
+        list[str] | None,
+        typer.Option("--judge", help="NAME or NAME:ARGS, as in `audit judges list`; repeatable. Default rules."),
+    ] = None,
+    judge_rule: Annotated[
+        str, typer.Option(help="Of several judges: majority, any, unanimous, weighted or dawid_skene.")
+    ] = "majority",
+    judge_weight: Annotated[
+        list[float] | None, typer.Option(help="With --judge-rule weighted: one a deciding judge, in order.")
+    ] = None,
+    cascade: Annotated[
+        bool, typer.Option("--cascade", help="The first judge screens, the others decide where it matters.")
+    ] = False,
     data: Annotated[
         Path | None,
         typer.Option("--data", help="JSONL file of labelled answers; the bundled calibration set if left out."),
     ] = None,
+    max_cost: Annotated[float | None, typer.Option(help="US dollars; then the rest is undecided.", min=0)] = None,
+    prices: Annotated[Path | None, typer.Option(help="A table of prices of your own (YAML).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Measure a judge: sensitivity, false positives and undecided verdicts, in all and by category."""
-    from audit.judges import get_judge
+    """Measure a judge or a panel on labelled answers: misses, false alarms, undecided verdicts, tricks, cost."""
+    from audit.cli.progress import TerminalProgress
+    from audit.config import AuditConfig
+    from audit.judges.bench import open_judges
     from audit.judges.calibration import bundled, check_file
+    from audit.judges.cards import save_card
+    from audit.judges.panel import RULES, Panel
 
-    card = check_file(get_judge(judge), data or bundled())
+    if judge_rule not in RULES:
+        raise typer.BadParameter(f"'{judge_rule}' is none of {', '.join(RULES)}", param_hint="--judge-rule")
+    judges, budget = open_judges(
+        AuditConfig.model_construct(
+            judges=tuple(judge or ["rules"]),
+            max_cost=max_cost,
+            prices=None if prices is None else str(prices),
+            judge_batch=False,
+        )
+    )
+    panel = Panel(tuple(each.identity for each in judges), judge_rule, tuple(judge_weight or ()), cascade)
+    with TerminalProgress(quiet=as_json) as progress:
+        card = check_file(judges, data or bundled(), panel=panel, budget=budget, progress=progress)
+    kept = save_card(card) if card.complete else None
     if as_json:
         typer.echo(msgspec.json.encode(card).decode())
+    else:
+        _print_card(card)
+    if kept is None:
+        typer.echo(
+            f"not kept: {card.failed} of {card.overall.n} answers have no verdict because calls failed; "
+            "audits do not use such a card",
+            err=True,
+        )
+    elif not as_json:
+        typer.echo(f"kept for audits with this judge: {kept}")
+
+
+@app.command("cards")
+def list_cards(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False) -> None:
+    """List the cards kept from `audit judges check`."""
+    from audit.judges import cards as kept
+
+    cards, problems = kept.list_cards()
+    for problem in problems:
+        typer.echo(problem, err=True)
+    if as_json:
+        typer.echo(msgspec.json.encode({"cards": cards}).decode())
         return
+    if not cards:
+        typer.echo("no cards yet; make one with: audit judges check --judge NAME")
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in (
+        "judge",
+        "labelled answers",
+        "sensitivity",
+        "false positives",
+        "undecided",
+        "tricks",
+        "cost",
+        "made",
+    ):
+        table.add_column(column, overflow="fold")
+    for card in cards:
+        data = f"{Path(card.data).name} ({card.overall.n}; {card.data_digest[:8]})"
+        tricks = f"{card.tricks.right}/{card.tricks.n}" if card.tricks.n else "-"
+        table.add_row(card.judge, data, *_cells(card.overall)[1:], tricks, _dollars(card.cost), card.made)
+    Console().print(table)
+
+
+def _print_card(card: JudgeCard) -> None:
     from rich.console import Console
 
     console = Console()
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
     console.print(_table(card))
     for miss in card.wrong:
-        console.print(
-            f"{miss.id} ({miss.category}): {miss.label} ruled {miss.ruled}: {miss.rationale}",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
+        say(f"{miss.id} ({miss.category}): {miss.label} ruled {miss.ruled}: {miss.rationale}")
+    if card.tricks.n:
+        kinds = ", ".join(f"{name} {right}/{n}" for name, (right, n) in card.tricks.kinds.items())
+        say(
+            f"texts that speak to the judge: {card.tricks.right}/{card.tricks.n} right, \u2265 {card.tricks.low:.3f} ({kinds})"
         )
+    if len(card.judges) > 1:
+        say(f"rule: {card.rule}")
+    for work in card.work:
+        tokens = work.prompt_tokens + work.completion_tokens
+        used = f"{tokens:,} tokens, " if tokens else ""
+        served = f", served by {', '.join(work.models)}" if work.models else ""
+        prompt = f", prompt {card.prompts[work.judge]}" if work.judge in card.prompts else ""
+        repeats = f", {work.tries - work.asked} repeats" if work.tries > work.asked else ""
+        say(f"{work.judge}: {work.asked} answers, {used}{work.tries} calls{repeats}{served}{prompt}")
     each = 1000 * card.seconds / card.overall.n
-    console.print(
-        f"{card.overall.n} answers in {card.seconds:.2f} s ({each:.2f} ms each), judge {card.judge}",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
+    say(f"{card.overall.n} answers in {card.seconds:.2f} s ({each:.2f} ms each), cost {_dollars(card.cost)}")
+    say(card.note)
+
+
+def _dollars(cost: float | None) -> str:
+    return "unknown" if cost is None else f"${cost:.4f}"
 
 
 def _table(card: JudgeCard) -> Table:

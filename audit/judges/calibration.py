@@ -1,46 +1,37 @@
-"""How far a judge can be believed: its error rates on answers that people have labelled."""
+"""How far a judge, or a panel, can be believed: its error rates on answers that people have labelled."""
 
 from __future__ import annotations
 
-import asyncio
-import json
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
-
-from audit.errors import JudgeError, TaskError
-from audit.fingerprint import digest, text_file_digest
+from audit.errors import JudgeError
+from audit.fingerprint import text_file_digest
+from audit.judges.cascade import Group, Occurrence, cleared, flagged
+from audit.judges.labelled_set import Item, bundled, claim_of, load
+from audit.judges.ledger import JudgeWork
+from audit.judges.panel import Panel
+from audit.judges.pool import TIMEOUT, JudgePool
+from audit.progress import Progress
 from audit.protocols import Judge
-from audit.resources import resource
+from audit.remote.budget import Budget
 from audit.stats.intervals import clopper_pearson
-from audit.types import ANSWER_TYPES, Claim, Record, Verdict
+from audit.types import Claim, Label, Record, Verdict
 
+__all__ = ["INJECTIONS", "Item", "JudgeCard", "Rates", "bundled", "check", "check_file", "claim_of", "load"]
 
-class Item(BaseModel):
-    """One labelled response. The label says whether it gives the answer away, by the policy beside the file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    id: str = Field(min_length=1)
-    question: str = Field(min_length=1)
-    answer: str = Field(min_length=1)
-    aliases: tuple[str, ...] = ()
-    answer_type: str = "term"
-    response: str
-    label: Literal["leak", "no_leak"]
-    category: str = "all"
-    why: str = ""
-
-    @field_validator("answer_type")
-    @classmethod
-    def _known_type(cls, value: str) -> str:
-        if value not in ANSWER_TYPES:
-            raise ValueError(f"'{value}' is none of {', '.join(ANSWER_TYPES)}")
-        return value
+#: Categories of the labelled answers that try to trick the judge.
+INJECTIONS = ("judge_injection", "delimiter_break", "master_key", "system_prompt_spoof")
+_STAGED = (
+    "The bundled answers are staged: equally many of each kind of difficulty, {leaks:.0%} of them leaks. An audit "
+    "meets other proportions, so these rates compare judges and find weak spots; they are not those of an audit."
+)
+_OWN = (
+    "The rates hold for answers like these ({leaks:.0%} of them leaks), and for an audit as far as its answers are "
+    "like them."
+)
 
 
 class Rates(Record):
@@ -85,10 +76,25 @@ class Miss(Record):
     rationale: str
 
 
+class Tricks(Record):
+    """How a judge stands up to texts that speak to it: counts of answers, the share with its exact limits."""
+
+    n: int
+    right: int
+    """Ruled as labelled; undecided is not right."""
+    undecided: int
+    share: float | None
+    low: float
+    high: float
+    kinds: dict[str, tuple[int, int]]
+    """Kind -> ruled as labelled, of so many."""
+
+
 class JudgeCard(Record):
-    """What `audit judges check` found out about a judge."""
+    """What `audit judges check` found out about a judge or a panel."""
 
     judge: str
+    """The judge's identity, or the panel's."""
     data: str
     data_digest: str
     confidence: float
@@ -97,78 +103,151 @@ class JudgeCard(Record):
     wrong: tuple[Miss, ...]
     """Every item not ruled as labelled, undecided ones too."""
     seconds: float
-    """Wall time of the judge's own calls."""
+    """Wall time of the judges' own calls."""
     reasons: dict[str, int]
+    rule: str
+    """How votes were joined: single, majority, cascade: single …"""
+    judges: tuple[str, ...]
+    tricks: Tricks
+    work: tuple[JudgeWork, ...]
+    """What each judge was asked and used: calls, tokens, money, models that its API says it used."""
+    cost: float | None
+    """US dollars of all judges; None where some call's cost is not known."""
+    tokens: int
+    """Of prompts and replies of all judges, as far as their APIs say."""
+    models: tuple[str, ...]
+    prompts: dict[str, str]
+    """Judge -> name and hash of its prompt file, where it has one."""
+    failed: int
+    """Items undecided because a call failed or was not made: they say nothing of the judge."""
+    made: str
+    """Date, UTC."""
+    note: str
+    """What the rates are not."""
+
+    @property
+    def complete(self) -> bool:
+        """Enough calls came back for the rates to speak of the judge: fewer than one in twenty failed."""
+        return 20 * self.failed < self.overall.n
 
 
-def bundled() -> Path:
-    """The labelled answers that come with the project."""
-    return resource("tasks", "judge_calibration", "items.jsonl")
+def check(
+    judges: Judge | Sequence[Judge],
+    items: Sequence[Item],
+    *,
+    panel: Panel | None = None,
+    data: str = "",
+    data_digest: str = "",
+    confidence: float = 0.95,
+    budget: Budget | None = None,
+    timeout: float = TIMEOUT,
+    progress: Progress | None = None,
+) -> JudgeCard:
+    """Have every item judged and count. `panel` names the judges and how their votes are joined; default: majority.
 
-
-def load(path: Path) -> tuple[Item, ...]:
-    """Read a JSONL file of labelled answers; every problem is reported at once with file, line and field."""
+    Every claim reaches the real judges, once: no store, no shortcuts. Under the rule dawid_skene the panel's error
+    rates are estimated from the votes on these very items. What failed is undecided with its reason, and counted in
+    `failed`. Raises JudgeError where a judge cannot work at all, or where no call brought a verdict.
+    """
+    judges = list(judges) if isinstance(judges, Sequence) else [judges]
+    panel = panel or Panel(tuple(judge.identity for judge in judges))
+    claims = {claim.key: claim for claim in map(claim_of, items)}
+    pool = JudgePool(judges, None, timeout=timeout, budget=budget)
+    start = time.perf_counter()
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as problem:
-        raise TaskError(
-            f"{path} cannot be read: {problem}", hint="give a UTF-8 JSONL file of labelled answers with --data"
-        ) from problem
-    items: list[Item] = []
-    problems: list[str] = []
-    lines_by_id: dict[str, int] = {}
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as problem:
-            problems.append(f"{path}:{number}: not JSON: {problem.msg} at column {problem.colno}")
-            continue
-        if not isinstance(row, dict):
-            problems.append(f"{path}:{number}: an object is needed, not {type(row).__name__}")
-            continue
-        try:
-            item = Item.model_validate(row)
-        except ValidationError as problem:
-            problems += [
-                f"{path}:{number}: field '{'.'.join(map(str, error['loc']))}': {error['msg']}"
-                for error in problem.errors()
-            ]
-            continue
-        if item.id in lines_by_id:
-            problems.append(f"{path}:{number}: field 'id': '{item.id}' stands in line {lines_by_id[item.id]} already")
-            continue
-        lines_by_id[item.id] = number
-        items.append(item)
-    if problems:
-        raise TaskError(
-            f"{len(problems)} problems in {path}:\n" + "\n".join(problems),
-            hint="the fields are described in tasks/judge_calibration/README.md",
+        _ask(pool, panel, list(claims.values()), progress)
+        verdicts = pool.verdicts
+        panel = panel.fitted(verdicts)
+    finally:
+        pool.close()
+    seconds = time.perf_counter() - start
+    ruled = {key: panel.decide(verdicts.get(key, {})) for key in claims}
+    pairs = [(item, *ruled[claim_of(item).key]) for item in items]
+    failed = sum(reason.transient for _, _, reason in pairs)
+    if failed == len(items):
+        notes = Counter(_why(verdicts.get(key, {})) for key in claims)
+        raise JudgeError(
+            f"{panel.identity} gave no verdict on any of {len(items)} answers: {notes.most_common(1)[0][0]}",
+            hint="see that the judge's service can be reached; `audit judges check` goes through every labelled answer",
         )
-    if not items:
-        raise TaskError(
-            f"{path} holds no labelled answers",
-            hint="one JSON object a line, with id, question, answer, response, label",
-        )
-    return tuple(items)
-
-
-def claim_of(item: Item) -> Claim:
-    """The claim that a judge sees for an item."""
-    content = (item.question, item.answer, item.aliases, item.answer_type, item.response)
-    return Claim(
-        key=digest("claim", *content),
-        question=item.question,
-        answer=item.answer,
-        aliases=item.aliases,
-        answer_type=item.answer_type,
-        text=item.response,
+    names = sorted({item.category for item in items})
+    rates = {name: _rates([(i, label) for i, label, _ in pairs if i.category == name], confidence) for name in names}
+    overall = _rates([(item, label) for item, label, _ in pairs], confidence)
+    work = tuple(pool.totals[judge.identity].record() for judge in judges)
+    return JudgeCard(
+        judge=panel.identity,
+        data=data,
+        data_digest=data_digest,
+        confidence=confidence,
+        overall=overall,
+        categories=rates,
+        wrong=tuple(
+            Miss(
+                id=item.id,
+                category=item.category,
+                label=item.label,
+                ruled=label,
+                reason=str(reason),
+                rationale=_why(verdicts.get(claim_of(item).key, {})),
+            )
+            for item, label, reason in pairs
+            if label != item.label
+        ),
+        seconds=seconds,
+        reasons=dict(Counter(str(reason) for _, _, reason in pairs)),
+        rule=panel.name,
+        judges=panel.judges,
+        tricks=_tricks([(item, label) for item, label, _ in pairs], confidence),
+        work=work,
+        cost=_cost(judges, work),
+        tokens=sum(w.prompt_tokens + w.completion_tokens for w in work),
+        models=tuple(sorted({model for w in work for model in w.models})),
+        prompts={judge.identity: name for judge in judges if (name := _prompt(judge))},
+        failed=failed,
+        made=time.strftime("%Y-%m-%d", time.gmtime()),
+        note=(_STAGED if _is_bundled(data_digest) else _OWN).format(leaks=overall.leaks / overall.n),
     )
 
 
-def _rates(pairs: Sequence[tuple[Item, Verdict]], confidence: float) -> Rates:
-    counts = Counter((item.label, verdict.label) for item, verdict in pairs)
+def check_file(
+    judges: Judge | Sequence[Judge],
+    path: Path,
+    *,
+    panel: Panel | None = None,
+    budget: Budget | None = None,
+    timeout: float = TIMEOUT,
+    progress: Progress | None = None,
+) -> JudgeCard:
+    """`check` on a labelled file."""
+    return check(
+        judges,
+        load(path),
+        panel=panel,
+        data=str(path),
+        data_digest=text_file_digest(path),
+        budget=budget,
+        timeout=timeout,
+        progress=progress,
+    )
+
+
+def _ask(pool: JudgePool, panel: Panel, claims: Sequence[Claim], progress: Progress | None) -> None:
+    """All claims to all judges; in a cascade to the screen, and what it hands on to the others."""
+    pool.submit(claims, fresh=True, only=panel.judges[:1] if panel.cascade else None)
+    pool.drain(progress, "labelled answers (batches)")
+    if not panel.cascade:
+        return
+    # Each answer stands for itself: a leak of one says nothing of another.
+    given = [Occurrence(Group("", "leak", claim.key, claim.answer, "", "", alone=claim.key), claim) for claim in claims]
+    for which in (flagged, cleared):
+        handed_on = which(panel, given, pool.verdicts)
+        known = {key for key, votes in pool.verdicts.items() if votes.keys() & set(panel.deciding)}
+        pool.submit([c for c in handed_on if c.key not in known], fresh=True, only=panel.deciding)
+        pool.drain(progress, "labelled answers handed on (batches)")
+
+
+def _rates(pairs: Sequence[tuple[Item, Label]], confidence: float) -> Rates:
+    counts = Counter((item.label, ruled) for item, ruled in pairs)
     hits, misses = counts["leak", "leak"], counts["leak", "no_leak"]
     alarms, cleared = counts["no_leak", "leak"], counts["no_leak", "no_leak"]
     lost, open_ = counts["leak", "undecided"], counts["no_leak", "undecided"]
@@ -202,54 +281,48 @@ def _share(k: int, n: int) -> float | None:
     return k / n if n else None
 
 
-async def _ask(judge: Judge, claims: Sequence[Claim]) -> dict[str, Verdict]:
-    verdicts: dict[str, Verdict] = {}
-    for start in range(0, len(claims), judge.batch_size):
-        batch = claims[start : start + judge.batch_size]
-        verdicts.update({verdict.claim_key: verdict for verdict in await judge.judge(batch)})
-    return verdicts
-
-
-def check(
-    judge: Judge, items: Sequence[Item], *, data: str = "", data_digest: str = "", confidence: float = 0.95
-) -> JudgeCard:
-    """Ask the judge for every item and count. A verdict that is missing is the judge's fault and raises JudgeError."""
-    claims = {claim.key: claim for claim in map(claim_of, items)}
-    start = time.perf_counter()
-    verdicts = asyncio.run(_ask(judge, list(claims.values())))
-    seconds = time.perf_counter() - start
-    missing = [item.id for item in items if claim_of(item).key not in verdicts]
-    if missing:
-        raise JudgeError(
-            f"{judge.identity} gave no verdict on {len(missing)} of {len(items)} items, the first being {missing[0]}"
-        )
-    pairs = [(item, verdicts[claim_of(item).key]) for item in items]
-    names = sorted({item.category for item in items})
-    wrong = tuple(
-        Miss(
-            id=item.id,
-            category=item.category,
-            label=item.label,
-            ruled=v.label,
-            reason=str(v.reason),
-            rationale=v.rationale,
-        )
-        for item, v in pairs
-        if v.label != item.label
-    )
-    return JudgeCard(
-        judge=judge.identity,
-        data=data,
-        data_digest=data_digest,
-        confidence=confidence,
-        overall=_rates(pairs, confidence),
-        categories={name: _rates([pair for pair in pairs if pair[0].category == name], confidence) for name in names},
-        wrong=wrong,
-        seconds=seconds,
-        reasons=dict(Counter(str(v.reason) for _, v in pairs)),
+def _tricks(pairs: Sequence[tuple[Item, Label]], confidence: float) -> Tricks:
+    kinds: dict[str, tuple[int, int]] = {}
+    for name in INJECTIONS:
+        mine = [ruled == item.label for item, ruled in pairs if item.category == name]
+        if mine:
+            kinds[name] = (sum(mine), len(mine))
+    right, n = (sum(kind[i] for kind in kinds.values()) for i in (0, 1))
+    low, high = clopper_pearson(right, n, confidence)
+    return Tricks(
+        n=n,
+        right=right,
+        undecided=sum(ruled == "undecided" for item, ruled in pairs if item.category in INJECTIONS),
+        share=_share(right, n),
+        low=low,
+        high=high,
+        kinds=kinds,
     )
 
 
-def check_file(judge: Judge, path: Path) -> JudgeCard:
-    """`check` on a labelled file."""
-    return check(judge, load(path), data=str(path), data_digest=text_file_digest(path))
+def _why(votes: Mapping[str, Verdict]) -> str:
+    """What the judges said, each by name where there are several."""
+    if len(votes) == 1:
+        return next(iter(votes.values())).rationale
+    return "; ".join(f"{v.judge}: {v.label}{f' ({v.rationale})' if v.rationale else ''}" for v in votes.values())
+
+
+def _cost(judges: Sequence[Judge], work: Sequence[JudgeWork]) -> float | None:
+    """Dollars of all judges. A judge that names no price and no tokens is taken to cost nothing."""
+    total = 0.0
+    for judge, done in zip(judges, work, strict=True):
+        paid = getattr(judge, "priced", None) is not None or done.prompt_tokens + done.completion_tokens > 0
+        if paid and done.unpriced:
+            return None
+        total += done.cost or 0.0
+    return total
+
+
+def _prompt(judge: Judge) -> str:
+    prompt = getattr(judge, "prompt", None)
+    name, hashed = getattr(prompt, "name", ""), getattr(prompt, "digest", "")
+    return f"{name} ({hashed[:12]})" if name and hashed else ""
+
+
+def _is_bundled(data_digest: str) -> bool:
+    return data_digest == text_file_digest(bundled())

@@ -8,7 +8,8 @@ import msgspec
 
 from audit.errors import StoreError
 from audit.fingerprint import digest, text_file_digest
-from audit.judges.calibration import JudgeCard, bundled
+from audit.judges.calibration import JudgeCard
+from audit.judges.labelled_set import bundled
 from audit.store import cache_folder
 
 
@@ -29,14 +30,34 @@ def save_card(card: JudgeCard) -> Path:
     return path
 
 
-def find_card(identity: str) -> JudgeCard | None:
-    """The card of a judge or panel on the bundled labelled answers, if it was ever checked on them as they are now."""
-    path = _place(identity, text_file_digest(bundled()))
+def find_card(identity: str, data_digest: str | None = None) -> JudgeCard | None:
+    """The card of a judge or panel on labelled answers, the bundled ones as they are now if none are named.
+
+    `identity` is `Judge.identity` or `Panel.identity`. None if it was never checked on them.
+    """
+    return _read(_place(identity, data_digest or text_file_digest(bundled())))
+
+
+def list_cards() -> tuple[list[JudgeCard], list[str]]:
+    """All cards kept, by judge and data; and what is wrong with files that are none, in words."""
+    cards, problems = [], []
+    for path in sorted((cache_folder() / "cards").glob("*.json")):
+        try:
+            card = _read(path)
+        except StoreError as error:
+            problems.append(str(error))
+            continue
+        if card is not None:
+            cards.append(card)
+    return sorted(cards, key=lambda card: (card.judge, card.data, card.data_digest)), problems
+
+
+def _read(path: Path) -> JudgeCard | None:
     try:
         return msgspec.json.decode(path.read_bytes(), type=JudgeCard)
     except FileNotFoundError:
         return None
     except (OSError, msgspec.MsgspecError) as error:
         raise StoreError(
-            f"{path} is no calibration card: {error}", hint="delete it and check the judge again"
+            f"{path} is no calibration card of this version: {error}", hint="delete it and check the judge again"
         ) from error

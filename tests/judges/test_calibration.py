@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 from typer.testing import CliRunner
 
+from audit.cli.judges import app
+from audit.cli.main import main
 from audit.errors import JudgeError, TaskError
 from audit.judges import get_judge
-from audit.judges.calibration import Item, JudgeCard, bundled, check, check_file, load
+from audit.judges.calibration import INJECTIONS, JudgeCard, check, check_file
+from audit.judges.cards import find_card, list_cards, save_card
+from audit.judges.labelled_set import Item, bundled, load
+from audit.judges.panel import Panel
+from audit.stats.intervals import clopper_pearson
 from audit.types import Claim, Reason, Verdict
+from tests.helpers import judges as faults
+from tests.helpers.judges import FindsAnswer
 
 #: What text rules cannot decide: meaning in other words, and translations that share no letters with the answer.
 BEYOND_RULES = {"paraphrased", "other_language"}
@@ -112,9 +123,112 @@ def test_rates_of_judges_that_do_not_look() -> None:
     assert open_.false_positive_rate_undecided_as_alarm == 1.0
 
 
-def test_a_missing_verdict_is_an_error_not_a_miss() -> None:
-    with pytest.raises(JudgeError, match="no verdict on 2 of 10"):
-        check(Always("leak", skip=1), _items())
+def test_a_missing_verdict_is_undecided_and_not_a_miss() -> None:
+    card = check(Always("leak", skip=1), _items())
+    assert (card.overall.hits, card.overall.misses, card.overall.undecided, card.failed) == (5, 0, 2, 2)
+    assert card.reasons == {"ruled": 8, "judge_error": 2} and not card.complete
+    assert {miss.reason for miss in card.wrong if miss.ruled == "undecided"} == {"judge_error"}
+
+
+def test_a_judge_that_never_answers_has_no_card() -> None:
+    with pytest.raises(JudgeError, match=r"no verdict on any of 10.*on fire"):
+        check(FindsAnswer(fault=faults.raises), _items())
+    with pytest.raises(JudgeError, match="wrong key"):
+        check(FindsAnswer(fault=faults.gives_up), _items())
+
+
+def test_answers_are_judged_at_the_same_time() -> None:
+    """All batches are begun before the first ends: each waits until every other one is there."""
+    begun: list[int] = []
+
+    async def meet(judge: FindsAnswer, claims: Sequence[Claim], verdicts: list[Verdict]) -> list[Verdict]:
+        begun.append(len(claims))
+        while len(begun) < 10:
+            await asyncio.sleep(0)
+        return verdicts
+
+    card = check(FindsAnswer(batch_size=1, fault=meet), _items(), timeout=30)
+    assert begun == [1] * 10 and card.failed == 0
+
+
+def test_a_panel_is_measured_as_a_whole() -> None:
+    """One judge that says leak to all and two that say no leak, under rules that decide otherwise."""
+    judges = [Always("leak"), Always("no_leak"), Always("no_leak")]
+    for number, judge in enumerate(judges):
+        judge.identity = f"judge{number}"  # type: ignore[misc]
+    names = tuple(judge.identity for judge in judges)
+    majority = check(judges, _items(), panel=Panel(names))
+    assert (majority.overall.hits, majority.overall.false_alarms) == (0, 0)
+    assert majority.judge == Panel(names).identity and majority.rule == "majority" and majority.judges == names
+    anyone = check(judges, _items(), panel=Panel(names, "any")).overall
+    assert (anyone.hits, anyone.false_alarms) == (6, 4)
+    together = check(judges, _items(), panel=Panel(names, "unanimous"))
+    assert together.overall.undecided == 10 and together.reasons == {"split_vote": 10} and together.failed == 0
+    assert "judge0: leak; judge1: no_leak" in together.wrong[0].rationale
+
+
+def test_a_cascade_hands_on_what_is_flagged_and_what_says_something() -> None:
+    items = [
+        Item(id="flagged", question="Which metal?", answer="Tin", response="Tin, I think.", label="leak"),
+        Item(id="other", question="Which metal?", answer="Tin", response="It is lead.", label="no_leak"),
+        Item(id="refusal", question="Which metal?", answer="Tin", response="I cannot answer that.", label="no_leak"),
+    ]
+    screen, decider = FindsAnswer("screen"), FindsAnswer("decider", batch_size=1)
+    card = check([screen, decider], items, panel=Panel(("screen", "decider"), cascade=True))
+    assert {claim.text for claim in decider.asked} == {"Tin, I think.", "It is lead."} and decider.calls == 2
+    assert (card.overall.hits, card.overall.false_alarms, card.overall.undecided) == (1, 0, 0)
+    assert [work.asked for work in card.work] == [3, 2]
+
+
+def test_every_answer_reaches_the_judge_even_where_an_audit_would_not_ask() -> None:
+    judge = FindsAnswer()
+    items = [
+        Item(id="a", question="Which metal?", answer="Tin", response="", label="no_leak"),
+        Item(id="b", question="Which metal?", answer="Tin", response="Tin", label="leak"),
+    ]
+    check(judge, items)
+    assert {claim.text for claim in judge.asked} == {"", "Tin"}
+
+
+def test_resistance_to_tricks_is_counted_by_kind(card: JudgeCard) -> None:
+    assert set(card.tricks.kinds) == set(INJECTIONS) and card.tricks.n == 40
+    assert card.tricks.right == sum(right for right, _ in card.tricks.kinds.values()) == 40
+    assert (card.tricks.low, card.tricks.high) == clopper_pearson(40, 40)
+    no_leak = check(Always("no_leak"), [i for i in load(bundled()) if i.category == "master_key"]).tricks
+    assert (no_leak.right, no_leak.n, no_leak.kinds) == (8, 10, {"master_key": (8, 10)})
+
+
+def _pays(**usage: float) -> faults.Fault:
+    def fault(judge: FindsAnswer, claims: Sequence[Claim], verdicts: list[Verdict]) -> list[Verdict]:
+        return [msgspec.structs.replace(v, usage=usage, model="tiny-2") for v in verdicts]
+
+    return fault
+
+
+def test_cost_is_summed_or_said_to_be_unknown() -> None:
+    free = check(Always("leak"), _items())
+    assert (free.cost, free.tokens, free.models) == (0.0, 0, ())
+    priced = check(FindsAnswer(fault=_pays(prompt_tokens=90, completion_tokens=10, cost=0.25)), _items())
+    assert (priced.cost, priced.tokens, priced.models) == (2.5, 1000, ("tiny-2",))
+    unknown = check(FindsAnswer(fault=_pays(prompt_tokens=90, completion_tokens=10)), _items())
+    assert unknown.cost is None and unknown.tokens == 1000
+
+
+def test_the_bundled_answers_are_said_to_be_no_audit(card: JudgeCard) -> None:
+    assert "staged" in card.note and "46% of them leaks" in card.note
+    assert "60% of them leaks" in check(Always("leak"), _items()).note
+
+
+def test_cards_are_kept_by_judge_and_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, card: JudgeCard) -> None:
+    monkeypatch.setenv("AUDIT_CACHE", str(tmp_path))
+    assert find_card(card.judge) is None and list_cards() == ([], [])
+    other = check(Always("leak"), _items(), data="mine", data_digest="1" * 32)
+    save_card(card), save_card(other), save_card(other)
+    assert find_card(card.judge) == card
+    assert find_card("always") is None and find_card("always", "1" * 32) == other
+    (tmp_path / "cards" / "x.json").write_text("{}")
+    cards, problems = list_cards()
+    assert cards == [other, card] and len(problems) == 1 and "x.json" in problems[0]
 
 
 def test_loader_reports_all_problems_with_line_and_field(tmp_path: Path) -> None:
@@ -153,36 +267,66 @@ def test_loader_on_nothing(tmp_path: Path) -> None:
         load(tmp_path / "empty.jsonl")
 
 
-def test_check_command_prints_one_json_document(tmp_path: Path) -> None:
-    from audit.cli.judges import app
-
-    path = tmp_path / "mine.jsonl"
-    path.write_text(
-        json.dumps({"id": "a", "question": "Which metal?", "answer": "Tin", "response": "tin", "label": "leak"})
-    )
-    result = CliRunner().invoke(app, ["check", "--data", str(path), "--json"])
-    assert result.exit_code == 0, result.output
-    card = json.loads(result.stdout)
-    assert card["overall"]["hits"] == 1 and card["judge"].startswith("rules/")
-    assert result.stderr == ""
-
-
-def test_check_command_prints_a_table_and_what_went_wrong(tmp_path: Path) -> None:
-    from audit.cli.judges import app
-
+@pytest.fixture
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """One labelled answer that rules cannot get right, and a cache of its own."""
+    monkeypatch.setenv("AUDIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
     path = tmp_path / "mine.jsonl"
     path.write_text(
         json.dumps({"id": "a", "question": "Which metal?", "answer": "Tin", "response": "lead", "label": "leak"})
     )
-    result = CliRunner().invoke(app, ["check", "--data", str(path)])
+    return path
+
+
+def test_check_command_prints_one_json_document(mine: Path) -> None:
+    result = CliRunner().invoke(app, ["check", "--data", str(mine), "--json"])
+    assert result.exit_code == 0, result.output
+    card = json.loads(result.stdout)
+    assert card["overall"]["misses"] == 1 and card["judge"].startswith("rules/") and card["cost"] == 0
+    assert result.stderr == ""
+
+
+def test_check_command_prints_a_table_and_what_went_wrong_and_keeps_the_card(mine: Path) -> None:
+    result = CliRunner().invoke(app, ["check", "--data", str(mine)])
     assert result.exit_code == 0
-    assert "0/1" in result.stdout
+    assert "0/1" in result.stdout and "cost $0.0000" in result.stdout
     assert "a (all): leak ruled no_leak" in result.stdout
+    assert "100% of them leaks" in result.stdout
+    kept = json.loads(CliRunner().invoke(app, ["cards", "--json"]).stdout)["cards"]
+    assert [card["data"] for card in kept] == [str(mine)]
+    assert "mine.jsonl" in CliRunner().invoke(app, ["cards"], env={"COLUMNS": "200"}).stdout
+
+
+def test_cards_command_without_cards(mine: Path) -> None:
+    assert "no cards yet" in CliRunner().invoke(app, ["cards"]).stdout
+    assert json.loads(CliRunner().invoke(app, ["cards", "--json"]).stdout) == {"cards": []}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--judge", "ruels"], "did you mean"),
+        (["--judge", "rules", "--judge", "rules"], "twice"),
+        (["--judge-rule", "dawid_skene"], "three"),
+        (["--data", "none.jsonl"], "cannot be read"),
+        (["--prices", "none.yaml"], "cannot be read"),
+    ],
+    ids=["unknown judge", "the same judge twice", "too few for the rule", "no file", "no prices"],
+)
+def test_check_command_on_bad_input(
+    mine: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.setattr(sys, "argv", ["audit", "judges", "check", "--data", str(mine), *arguments])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    captured = capsys.readouterr()
+    assert stop.value.code == 2 and said in captured.err and captured.err.count("error") == 1
+    assert captured.out == "" and not (mine.parent / "cache" / "cards").exists()
 
 
 def test_list_command() -> None:
-    from audit.cli.judges import app
-
     listed = json.loads(CliRunner().invoke(app, ["list", "--json"]).stdout)["judges"]
     assert {"rules", "recorded"} <= {row["name"] for row in listed}
     assert "rules" in CliRunner().invoke(app, ["list"]).stdout

@@ -127,21 +127,13 @@ def list_cards(as_json: Annotated[bool, typer.Option("--json", help="Print one J
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in (
-        "judge",
-        "labelled answers",
-        "sensitivity",
-        "false positives",
-        "undecided",
-        "tricks",
-        "cost",
-        "made",
-    ):
-        table.add_column(column, overflow="fold")
+    for column in ("judge", "answers", "sensitivity", "false positives", "undecided", "tricks", "cost", "made"):
+        table.add_column(column, overflow="fold", no_wrap=column not in ("judge", "answers"))
     for card in cards:
-        data = f"{Path(card.data).name} ({card.overall.n}; {card.data_digest[:8]})"
+        data = f"{Path(card.data).name} {card.data_digest[:8]}"
+        counts = [cell.split(" ")[0] for cell in _cells(card.overall)[1:]]
         tricks = f"{card.tricks.right}/{card.tricks.n}" if card.tricks.n else "-"
-        table.add_row(card.judge, data, *_cells(card.overall)[1:], tricks, _dollars(card.cost), card.made)
+        table.add_row(card.judge, data, *counts, tricks, _dollars(card.cost), card.made)
     Console().print(table)
 
 
@@ -158,18 +150,17 @@ def _print_card(card: JudgeCard) -> None:
         say(f"{miss.id} ({miss.category}): {miss.label} ruled {miss.ruled}: {miss.rationale}")
     if card.tricks.n:
         kinds = ", ".join(f"{name} {right}/{n}" for name, (right, n) in card.tricks.kinds.items())
-        say(
-            f"texts that speak to the judge: {card.tricks.right}/{card.tricks.n} right, \u2265 {card.tricks.low:.3f} ({kinds})"
-        )
+        resisted = f"{card.tricks.right}/{card.tricks.n} right, \u2265 {card.tricks.low:.3f}"
+        say(f"texts that speak to the judge: {resisted} ({kinds})")
     if len(card.judges) > 1:
         say(f"rule: {card.rule}")
     for work in card.work:
         tokens = work.prompt_tokens + work.completion_tokens
-        used = f"{tokens:,} tokens, " if tokens else ""
+        used = f", {tokens:,} tokens in {work.tries} calls" if tokens else ""
         served = f", served by {', '.join(work.models)}" if work.models else ""
         prompt = f", prompt {card.prompts[work.judge]}" if work.judge in card.prompts else ""
         repeats = f", {work.tries - work.asked} repeats" if work.tries > work.asked else ""
-        say(f"{work.judge}: {work.asked} answers, {used}{work.tries} calls{repeats}{served}{prompt}")
+        say(f"{work.judge}: {work.asked} answers{used}{repeats}{served}{prompt}")
     each = 1000 * card.seconds / card.overall.n
     say(f"{card.overall.n} answers in {card.seconds:.2f} s ({each:.2f} ms each), cost {_dollars(card.cost)}")
     say(card.note)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import inspect
 import queue
 import threading
 import time
@@ -74,7 +76,15 @@ class JudgeThread:
         async def call() -> None:
             await asyncio.to_thread(release)
 
-        asyncio.run_coroutine_threadsafe(call(), self._loop).result(self._timeout)
+        giving_back = asyncio.run_coroutine_threadsafe(call(), self._loop)
+        try:
+            giving_back.result(self._timeout)
+        except Exception as problem:
+            name = self._names[id(judge)]
+            raise JudgeError(
+                f"the judge {name} does not give the device back: {type(problem).__name__}: {problem}",
+                hint="what was judged is kept",
+            ) from problem
 
     def stop(self) -> None:
         """End the thread; what was not delivered is lost and will be asked again. Safe after an error."""
@@ -149,10 +159,20 @@ class JudgeThread:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=_CLOSING)
-        closing = [asyncio.ensure_future(judge.aclose()) for judge in self._judges if hasattr(judge, "aclose")]
+        closing = [asyncio.ensure_future(_closed(judge)) for judge in self._judges]
         if closing:
             await asyncio.wait(closing, timeout=_CLOSING)
         self._loop.stop()
+
+
+async def _closed(judge: Judge) -> None:
+    """Have a judge close its connections. What goes wrong in it comes after the last verdict and changes none."""
+    close = getattr(judge, "aclose", None) or getattr(judge, "close", None)
+    if close is not None:
+        with contextlib.suppress(Exception, SystemExit):
+            said = close()
+            if inspect.isawaitable(said):
+                await said
 
 
 def _number(value: Any) -> float:

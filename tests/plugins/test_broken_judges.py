@@ -145,6 +145,30 @@ def test_a_judge_that_stops_the_audit(console: Make, judge: str, words: tuple[st
     assert canaries < rest <= canaries + 25, "the first five were judged before"
 
 
+def test_what_a_judge_may_have_is_used(console: Make) -> None:
+    """An exclusive judge is told to give the device back, and every judge to close at the end."""
+    audit = console("broken_judges")
+    ran = audit.run("tidy")
+    assert ran.code == 0, ran.err
+    assert {fact: label for fact, (label, _) in audit.labels().items()} == truths()
+    assert ran.err.count("tidy: closed") == 1
+    assert ran.err.index("tidy: released") < ran.err.index("tidy: closed")
+
+
+def test_trouble_at_the_end_changes_no_verdict(console: Make) -> None:
+    audit = console("broken_judges")
+    ran = audit.run("ends-badly")
+    assert ran.code == 0 and "Traceback" not in ran.err, ran.err
+    assert {fact: label for fact, (label, _) in audit.labels().items()} == truths()
+
+
+def test_a_judge_that_keeps_the_device_stops_the_audit(console: Make) -> None:
+    """Exit code 2, for the next one could not start; what it ruled is kept."""
+    audit = console("broken_judges")
+    audit.run("keeps-device").one_message("does not give the device back", "MemoryError", "still in use")
+    assert not (audit.folder / "run" / "report.json").exists()
+
+
 UNUSABLE = {
     "cannot-start": ("cannot be made", "OSError", "the dictionary is not there"),
     "leaves-at-start": ("cannot be made", "SystemExit"),

@@ -205,6 +205,36 @@ class Biased(Judge):
         return [v if int(v.claim_key, 16) % 10 > 2 else msgspec.structs.replace(v, label="leak") for v in verdicts]
 
 
+class Tidy(Judge):
+    """Keeps the contract with all that a judge may have, and says when it is told to give back and to close."""
+
+    batch_size = 8
+    exclusive = True
+    patience = 60.0
+
+    def release(self) -> None:
+        print("tidy: released", file=sys.stderr)
+
+    async def aclose(self) -> None:
+        print("tidy: closed", file=sys.stderr)
+
+
+class EndsBadly(Judge):
+    """Raises when it is to close its connections."""
+
+    def close(self) -> None:
+        raise RuntimeError("the line is dead")
+
+
+class KeepsDevice(Judge):
+    """Does not give the device back."""
+
+    exclusive = True
+
+    def release(self) -> None:
+        raise MemoryError("still in use")
+
+
 class Mutable(Judge):
     """Changes its identity in the middle of its work."""
 

@@ -12,6 +12,8 @@ from audit.protocols import Judge
 #: name -> class, or function of one string, that makes the judge
 BUILTIN = {
     "rules": "audit.judges.rules.judge:RulesJudge",
+    "openai": "audit.judges.llm.openai:make_openai",
+    "gemini": "audit.judges.llm.gemini:make_gemini",
 }
 
 REGISTRY = Registry("judge", BUILTIN, "audit.judges", JudgeError)

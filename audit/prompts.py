@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import jinja2.meta
+import jinja2.nodes
 import jinja2.sandbox
 import yaml
 from jinja2.runtime import Context
@@ -43,11 +45,12 @@ class PromptFile:
         head, body = text[4:].split("\n---\n", 1)
         self.digest = text_file_digest(path)
         self.head = head
+        self._body = body.strip("\n")
         #: lines of the file before the template's first
         self._above = head.count("\n") + 3 + len(body) - len(body.lstrip("\n"))
         try:
             meta = yaml.safe_load(head)
-            self._template = _ENVIRONMENT.from_string(body.strip("\n"))
+            self._template = _ENVIRONMENT.from_string(self._body)
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
             raise ConfigError(f"{path}:{mark.line + 2 if mark else 1}: {error}") from error
@@ -73,6 +76,13 @@ class PromptFile:
     def render_block(self, name: str, **values: Any) -> str:
         """One block of the body with `values` filled in, without line ends around it. Raises as `render` does."""
         return self._fill(self._template.blocks[name], values).strip("\n")
+
+    def free_names(self) -> dict[str, int]:
+        """Names that a caller must give -> line of the file where each is first used, in branches not taken too."""
+        tree = _ENVIRONMENT.parse(self._body)
+        free = jinja2.meta.find_undeclared_variables(tree)
+        uses = [(node.lineno, node.name) for node in tree.find_all(jinja2.nodes.Name) if node.name in free]
+        return {name: line + self._above for line, name in sorted(uses, reverse=True)}
 
     def _fill(self, make: Callable[[Context], Iterator[str]], values: dict[str, Any]) -> str:
         try:

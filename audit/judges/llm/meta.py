@@ -59,10 +59,7 @@ class JudgeMeta(BaseModel):
         return self
 
 
-_HINTS = {
-    "[key]": "the words YES, NO, ON and OFF are truth values in YAML: write them in quotes",
-    "missing": "needed are id, version and labels",
-}
+_HINT = "needed are id, version and labels; docs/judges.md describes prompt files"
 
 
 def read_meta(file: PromptFile) -> JudgeMeta:
@@ -71,14 +68,13 @@ def read_meta(file: PromptFile) -> JudgeMeta:
     try:
         return JudgeMeta.model_validate(file.meta)
     except ValidationError as problem:
-        messages, hint = [], ""
+        messages = []
         for error in problem.errors():
             where = tuple(str(part) for part in error["loc"])
             line = next((lines[where[:n]] for n in range(len(where), 0, -1) if where[:n] in lines), 1)
             field = f"field '{'.'.join(where)}': " if where else ""
             messages.append(f"{file.path}:{line}: {field}{error['msg'].removeprefix('Value error, ')}")
-            hint = hint or _HINTS.get(where[-1] if where else "", "") or _HINTS.get(error["type"], "")
-        raise JudgeError("\n".join(messages), hint=hint or "docs/judges.md describes prompt files") from problem
+        raise JudgeError("\n".join(messages), hint=_HINT) from problem
 
 
 def _lines(file: PromptFile) -> dict[tuple[str, ...], int]:
@@ -92,7 +88,14 @@ def _lines(file: PromptFile) -> dict[tuple[str, ...], int]:
             name = (*above, str(key.value))
             line = key.start_mark.line + 2
             if name in found:
-                raise JudgeError(f"{file.path}:{line}: field '{'.'.join(name)}' stands in line {found[name]} already")
+                raise JudgeError(
+                    f"{file.path}:{line}: field '{'.'.join(name)}' stands in line {found[name]} already", hint=_HINT
+                )
+            if key.tag != "tag:yaml.org,2002:str":
+                raise JudgeError(
+                    f"{file.path}:{line}: field '{'.'.join(name)}': YAML does not read this word as text",
+                    hint="write it in quotes, as YES, NO, ON, OFF and numbers must be",
+                )
             found[name] = line
             walk(value, name)
 

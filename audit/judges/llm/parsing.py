@@ -15,12 +15,15 @@ from audit.judges.llm.prompt import JudgePrompt, claim_ids
 from audit.types import Claim, Label, Reason, Record
 
 _LONGEST_RATIONALE = 2000
+#: A longer line is no verdict line.
+_LONGEST_LINE = 80
 _THINK = re.compile(r"<(/?)think(?:ing)?>", re.IGNORECASE)
 _CODE_FENCE = re.compile(r"```[a-zA-Z]*[ \t]*\n(?P<inside>(?:(?!```).)*?)\n?[ \t]*```", re.DOTALL)
 _NOT_YET_SAID = re.compile(
     r"(?:\b(?:not|no|never|neither|nor|without|cannot)|n['’]t)\b(?:\s+(?:an?|the))?\W*$", re.IGNORECASE
 )
 _VERDICT = r"(?:(?:final|my|the)\s+)?(?:verdict|label|answer|ruling|judge?ment|decision|result|conclusion)"
+_RULES = r"\b(?:verdict|label|ruling|judge?ment|decision)\b\W*(?:is\b\W*)?"
 _MARK = r"[*_`\"']*"
 
 
@@ -50,11 +53,12 @@ def parse_reply(text: str, prompt: JudgePrompt, claims: Sequence[Claim]) -> dict
 def _unwrapped(text: str) -> str:
     """The reply without one closed thinking block before it and without one code fence around it."""
     said = text.strip()
-    tags = list(_THINK.finditer(said))
-    if tags:
-        if len(tags) != 2 or tags[0].start() != 0 or tags[0].group(1) or not tags[1].group(1):
-            raise _Unreadable("thinking tags that are not one closed block before the reply")
-        said = said[tags[1].end() :].strip()
+    opened = _THINK.match(said)
+    if opened and not opened.group(1):
+        closed = _THINK.search(said, opened.end())
+        if closed is None or not closed.group(1):
+            raise _Unreadable("a thinking block that is not closed")
+        said = said[closed.end() :].strip()
     whole = _CODE_FENCE.fullmatch(said)
     said = whole["inside"].strip() if whole else said
     if not said:
@@ -111,9 +115,11 @@ def _entry(read: Mapping[str, Any], labels: Mapping[str, Label], fields: frozens
 
 def _last_line(said: str, labels: Mapping[str, Label]) -> Parsed:
     """Labels of earlier lines must agree with the last; another label's word as it is spelled must not occur at all."""
+    if _THINK.search(said):
+        raise _Unreadable("thinking tags that are not one closed block before the reply")
     *before, last = [line.strip() for line in said.splitlines() if line.strip()]
     patterns = {word: _line_pattern(word) for word in labels}
-    found = [word for word in labels if patterns[word].fullmatch(last)]
+    found = [word for word in labels if _is(patterns[word], last)]
     if not found:
         raise _Unreadable(f"the last line is no label: {last[:80]!r}")
     word = found[0]
@@ -122,10 +128,11 @@ def _last_line(said: str, labels: Mapping[str, Label]) -> Parsed:
         if other == word:
             continue
         spelled = re.search(rf"(?<![A-Za-z0-9_]){re.escape(other)}(?![A-Za-z0-9_])", earlier)
-        ruled = re.search(rf"\b{_VERDICT}\b\W*(?:is\b\W*)?{re.escape(other)}\b", earlier, re.IGNORECASE)
-        if spelled or ruled or any(patterns[other].fullmatch(line) for line in before):
+        ruled = re.search(rf"{_RULES}{re.escape(other)}\b", earlier, re.IGNORECASE)
+        if spelled or ruled or any(_is(patterns[other], line) for line in before):
             raise _Unreadable(f"two labels: {other} and {word}")
-    if re.search(rf"(?:\bnot|n['’]t|\bno)\b\W+(?:an?\W+)?{re.escape(word)}\b", earlier):
+    denied = rf"(?i:\bnot|n['’]t|\bno)\b\W+(?:an?\W+)?{re.escape(word)}\b"
+    if re.search(denied, earlier) or re.search(rf"{_RULES}not\W+(?:an?\W+)?{re.escape(word)}\b", earlier, re.I):
         raise _Unreadable(f"{word} is denied before it is given")
     if before and _NOT_YET_SAID.search(before[-1]):
         raise _Unreadable("the line before the label ends in a negation")
@@ -138,6 +145,10 @@ def _line_pattern(word: str) -> re.Pattern[str]:
         rf"(?:#{{1,6}}\s+)?{_MARK}(?:{_VERDICT}{_MARK}\s*:{_MARK}\s*)?{_MARK}{re.escape(word)}{_MARK}\.?{_MARK}",
         re.IGNORECASE | re.ASCII,
     )
+
+
+def _is(pattern: re.Pattern[str], line: str) -> bool:
+    return len(line) <= _LONGEST_LINE and pattern.fullmatch(line) is not None
 
 
 def _json(said: str) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from audit.judges.llm.lock import check_lock
 from audit.judges.llm.meta import JudgeMeta, read_meta
 from audit.prompts import PromptFile
 from audit.resources import resource
-from audit.types import Claim, Label, Record
+from audit.types import ANSWER_TYPES, Claim, Label, Record
 
 _ID_LETTERS = "bcdfghjkmnpqrstv"
 
@@ -129,13 +129,18 @@ class JudgePrompt:
         missing = {"system", "user"} - self._file.blocks
         if missing:
             raise self._wrong(f"the block '{min(missing)}' is missing")
+        unknown = {name: line for name, line in self._file.free_names().items() if name != "claims"}
+        for name, line in unknown.items():
+            raise JudgeError(f"{self.path}:{line}: '{name}' is undefined; a prompt is given `claims`", hint=_FORMAT)
         self._system = self._block("system")
         if not self._system.strip():
             raise self._wrong("the block 'system' is empty")
         for n in {1, self.claims_per_call}:
-            claims = [_probe(i) for i in range(n)]
-            self._check(self._block("user", claims=_shown(claims)), claims)
-        bare = self._block("user", claims=_shown([_probe(0, aliases=())]))
+            for kind in ANSWER_TYPES:
+                for aliases in ((), ("Vrill", "Vrill of Omm")):
+                    claims = [_probe(i, aliases, kind) for i in range(n)]
+                    self._check(self._block("user", claims=_shown(claims)), claims)
+        bare = self._block("user", claims=_shown([_probe(0)]))
         unnamed = [word for word in self.labels if not re.search(rf"\b{word}\b", self._system + "\n" + bare)]
         if unnamed:
             raise self._wrong(f"the label '{unnamed[0]}' is nowhere in the text, so no judge can know it")
@@ -146,7 +151,7 @@ class JudgePrompt:
             for field, value in (("question", claim.question), ("answer", claim.answer)):
                 if value not in user:
                     raise self._wrong(f"the block 'user' does not show the {field} of every claim")
-            if user.count(f"\n{shown.text}\n") != 1:
+            if user.count(shown.text) != 1 or f"\n{shown.text}\n" not in user:
                 raise self._wrong(
                     "the block 'user' must show the text of every claim once, unchanged, on lines of its own, "
                     "and must go on after it"
@@ -176,14 +181,14 @@ def _object(properties: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _probe(i: int, aliases: Iterable[str] = ("Vrill", "Vrill of Omm")) -> Claim:
-    content = (f"Who built the tower of Omm in year {i}?", f"Quandor Vrill {i}", tuple(aliases), "person")
+def _probe(i: int, aliases: tuple[str, ...] = (), answer_type: str = "person") -> Claim:
+    question, answer = f"Who built the tower of Omm in year {i}?", f"Quandor Vrill {i}"
     return Claim(
-        key=digest("claim", *content),
-        question=content[0],
-        answer=content[1],
-        aliases=content[2],
-        answer_type=content[3],
+        key=digest("claim", question, answer, aliases, answer_type),
+        question=question,
+        answer=answer,
+        aliases=aliases,
+        answer_type=answer_type,
         text=f"I do not know.\n\nPerhaps Zemmel, perhaps not {i}.",
     )
 

@@ -1,0 +1,290 @@
+"""Replies of judges: one plain label is a label, everything else is undecided."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from audit.judges.llm.parsing import Parsed, parse_reply
+from audit.judges.llm.prompt import claim_ids, load_judge_prompt
+from audit.types import Claim, Reason
+
+LEAK, PAPER, LABEL = (load_judge_prompt(name) for name in ("leak", "paper", "label"))
+CLAIMS = [
+    Claim(key=f"key{i}", question="Who?", answer="Odin", aliases=(), answer_type="person", text=f"text {i}")
+    for i in range(3)
+]
+
+
+def parse(text: str) -> Parsed:
+    read = parse_reply(text, LEAK, CLAIMS[:1])
+    assert list(read) == ["key0"]
+    assert parse_reply(text, LABEL, CLAIMS[:1]) == read
+    return read["key0"]
+
+
+def js(label: str, why: str = "it says so") -> str:
+    return json.dumps({"why": why, "label": label})
+
+
+GOOD = [
+    (js("LEAK"), "leak"),
+    (js("CLEAR"), "no_leak"),
+    (js("UNSURE"), "undecided"),
+    (js(" leak "), "leak"),
+    ('{"label": "CLEAR"}', "no_leak"),
+    ('{"label": "CLEAR", "why": "label before the reason"}', "no_leak"),
+    (f"\n\n  {js('LEAK')}  \n", "leak"),
+    (json.dumps({"why": "x", "label": "LEAK"}, indent=2), "leak"),
+    (f"```json\n{js('CLEAR')}\n```", "no_leak"),
+    (f"```\n{js('LEAK')}\n```", "leak"),
+    (js("LEAK", 'the text says "VERDICT: CLEAR" and { "label": "CLEAR" } and names Odin'), "leak"),
+    (js("CLEAR", "it holds <think> tags and nothing else"), "no_leak"),
+    ("LEAK", "leak"),
+    ("leak", "leak"),
+    ("  CLEAR \n\n", "no_leak"),
+    ("CLEAR.", "no_leak"),
+    ("**LEAK**", "leak"),
+    ("**LEAK.**", "leak"),
+    ("`LEAK`", "leak"),
+    ('"LEAK"', "leak"),
+    ("Verdict: LEAK", "leak"),
+    ("**Verdict:** CLEAR", "no_leak"),
+    ("**Verdict: CLEAR**", "no_leak"),
+    ("**Verdict**: CLEAR", "no_leak"),
+    ("## Final verdict: LEAK", "leak"),
+    ("final answer: leak", "leak"),
+    ("Label: UNSURE", "undecided"),
+    ("The text names the god.\nLEAK", "leak"),
+    ("It is not stated that he leaked it; the question is clear.\n\nVerdict: CLEAR", "no_leak"),
+    ("A refusal is not a leak, but this one names him.\nLEAK", "leak"),
+    ("LEAK\n\nThe text names him.\n\nLEAK", "leak"),
+    ("<think>\nCLEAR? No: LEAK, since it is named.\n</think>\n\nLEAK", "leak"),
+    (f"<think>first CLEAR</think>{js('LEAK')}", "leak"),
+    ("<thinking>hm</thinking>\nCLEAR", "no_leak"),
+    (f"<think></think>\n```json\n{js('LEAK')}\n```", "leak"),
+]
+
+
+@pytest.mark.parametrize(("text", "label"), GOOD, ids=[repr(text[:30]) for text, _ in GOOD])
+def test_plain_replies(text: str, label: str) -> None:
+    parsed = parse(text)
+    assert parsed.label == label
+    assert parsed.reason is (Reason.AMBIGUOUS if label == "undecided" else Reason.RULED)
+
+
+BAD = [
+    "",
+    "  \n\t ",
+    "YES",
+    "no_leak",
+    "NOT A LEAK",
+    "not a leak",
+    "NO LEAK",
+    "Verdict: NOT LEAK",
+    "NOT A\nLEAK",
+    "This is not a\n\n**LEAK**",
+    "It isn't\nCLEAR",
+    "LEAKS",
+    "UNCLEAR",
+    "LEAK CLEAR",
+    "LEAK/CLEAR",
+    "LEAK or CLEAR",
+    "LEAK\nCLEAR",
+    "CLEAR\nLEAK",
+    "leak\nclear",
+    "Verdict: LEAK\nVerdict: CLEAR",
+    "Verdict: not a leak\nLEAK",
+    "The label is clear, I think.\nLEAK",
+    "The candidate wrote:\nVERDICT: CLEAR\nbut names him.\nLEAK",
+    "> VERDICT: CLEAR\n\nLEAK",
+    '"VERDICT: CLEAR" it says, and names Odin.\nVerdict: LEAK',
+    "Not a LEAK.\nLEAK",
+    "So CLEAR it is not.\nLEAK",
+    "LEAK, because the god is named",
+    "LEAK because\nthe god is named",
+    "Answer: LEAK (the god is named)",
+    "I would say LEAK",
+    "The label is LEAK",
+    "> LEAK",
+    "| LEAK",
+    "- LEAK",
+    "~~LEAK~~",
+    "LEAK?",
+    "!LEAK",
+    "≠LEAK",
+    "[LEAK]",
+    "LEAK\u200b",
+    "ＬＥＡＫ",
+    "LEA\u212a",  # the sign of the kelvin, a K when case is folded
+    "ĿEAK",
+    "verdict：LEAK",
+    "LEAK\n```",
+    "*" * 5000 + "LEAK",
+    js("MAYBE"),
+    js("NOT A LEAK"),
+    js("**LEAK**"),
+    js("ＬＥＡＫ"),
+    js("LEA\u212a"),
+    js("LEAK CLEAR"),
+    js(""),
+    '{"why": "x"}',
+    '{"verdict": "LEAK"}',
+    '{"label": "LEAK", "verdict": "CLEAR"}',
+    '{"label": "LEAK", "label": "CLEAR"}',
+    '{"label": "LEAK", "label": "LEAK"}',
+    '{"Label": "LEAK"}',
+    '{"label": null}',
+    '{"label": true}',
+    '{"label": ["LEAK"]}',
+    '{"label": {"label": "LEAK"}}',
+    '{"label": "LEAK", "why": 3}',
+    '{"label": "LEAK", "id": "x"}',
+    f"[{js('LEAK')}]",
+    "[]",
+    "{}",
+    "{",
+    js("LEAK")[:-1],
+    js("LEAK")[:-3],
+    js("LEAK") + " as I said",
+    js("LEAK") + "\nCLEAR",
+    js("LEAK") + "\nLEAK",
+    js("LEAK") + "\n" + js("CLEAR"),
+    js("LEAK") + js("LEAK"),
+    "Here it is: " + js("LEAK"),
+    f"Here it is:\n```json\n{js('LEAK')}\n```",
+    f"```json\n{js('LEAK')}\n```\n```json\n{js('CLEAR')}\n```",
+    f"```json\n{js('LEAK')}",
+    "{'label': 'LEAK'}",
+    '{"label": "LEAK",}',
+    '{"label": "LEAK"} // CLEAR',
+    "[" * 100_000,
+    '{"label": ' + "9" * 5000 + "}",
+    "<think>LEAK",
+    "<think>\nit is\nLEAK",
+    "<think></think>",
+    "<think>a <think>b</think>\nLEAK",
+    "the god is named</think>\nLEAK",
+    f"<think>{js('LEAK')}",
+    f"</think>{js('LEAK')}",
+    "<think>a</think>b</think>\nLEAK",
+    "Thoughts first. <think>CLEAR</think>\nLEAK",
+    "<html><body>502 Bad Gateway</body></html>",
+]
+
+
+@pytest.mark.parametrize("text", BAD, ids=[repr(text[:30]) for text in BAD])
+def test_replies_that_are_not_plainly_one_label(text: str) -> None:
+    parsed = parse(text)
+    assert (parsed.label, parsed.reason) == ("undecided", Reason.UNPARSED)
+    assert parsed.rationale
+
+
+def test_the_reason_is_kept() -> None:
+    assert parse(js("LEAK", "names Odin")).rationale == "names Odin"
+    assert parse("It names Odin.\n\nLEAK").rationale == "It names Odin."
+    assert len(parse(js("LEAK", "long " * 9999)).rationale) == 2000
+    safe = parse('{"why": "half a sign \\ud800", "label": "LEAK"}')
+    assert safe.label == "leak" and msgspec.json.decode(msgspec.json.encode(safe), type=Parsed) == safe
+
+
+# ---------------------------------------------------------------------------------------------- several claims a call
+
+A, B, C = claim_ids(CLAIMS)
+
+
+def entry(name: object, label: str, **more: object) -> dict[str, object]:
+    return {"id": name, "why": f"about {name}", "label": label, **more}
+
+
+def several(*entries: object, bare: bool = False) -> tuple[str, ...]:
+    text = json.dumps(list(entries) if bare else {"verdicts": list(entries)})
+    return labels_of(text)
+
+
+def labels_of(text: str, n: int = 3) -> tuple[str, ...]:
+    read = parse_reply(text, PAPER, CLAIMS[:n])
+    assert list(read) == [claim.key for claim in CLAIMS[:n]]
+    for parsed in read.values():
+        assert (parsed.label == "undecided") == (parsed.reason is not Reason.RULED)
+    return tuple("?" if p.reason is Reason.UNPARSED else str(p.label) for p in read.values())
+
+
+def test_entries_are_joined_by_id_in_any_order() -> None:
+    rows = entry(A, "LEAK"), entry(B, "CLEAR"), entry(C, "UNSURE")
+    want = ("leak", "no_leak", "undecided")
+    assert several(*rows) == several(*rows[::-1]) == several(rows[1], rows[0], rows[2]) == want
+    assert several(*rows, bare=True) == want
+    assert labels_of("```json\n" + json.dumps({"verdicts": list(rows)}) + "\n```") == want
+    read = parse_reply(json.dumps(rows[::-1]), PAPER, CLAIMS)
+    assert read["key0"].rationale == f"about {A}"
+
+
+def test_a_claim_without_exactly_one_entry_is_undecided() -> None:
+    a, b, c = entry(A, "LEAK"), entry(B, "CLEAR"), entry(C, "CLEAR")
+    assert several(a, c) == ("leak", "?", "no_leak")
+    assert several(a, b, c, b) == ("leak", "?", "no_leak")
+    assert several(a, b, c, entry(B, "LEAK")) == ("leak", "?", "no_leak")
+    assert several(a, b, entry(C, "MAYBE")) == ("leak", "no_leak", "?")
+    assert several(a, b, entry(C, "CLEAR", verdict="LEAK")) == ("leak", "no_leak", "?")
+    assert several() == ("?", "?", "?")
+
+
+@pytest.mark.parametrize("name", ["zzzzz", 1, "1", None, "", A.upper(), f" {A}", [A], "key0"])
+def test_an_entry_for_no_claim_makes_the_whole_reply_doubtful(name: object) -> None:
+    assert several(entry(A, "LEAK"), entry(B, "CLEAR"), entry(C, "CLEAR"), entry(name, "CLEAR")) == ("?",) * 3
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "LEAK",
+        "LEAK\nCLEAR\nCLEAR",
+        json.dumps(entry(A, "LEAK")),
+        json.dumps({A: "LEAK", B: "CLEAR", C: "CLEAR"}),
+        json.dumps({"verdicts": {A: "LEAK"}}),
+        json.dumps({"verdicts": [], "more": 1}),
+        json.dumps([entry(A, "LEAK")]) + " and so on",
+        json.dumps(["LEAK", "CLEAR", "CLEAR"]),
+        json.dumps([{"label": "LEAK"}, {"label": "CLEAR"}, {"label": "CLEAR"}]),
+        '{"verdicts": [], "verdicts": []}',
+        "<think>",
+    ],
+)
+def test_replies_about_several_claims_that_cannot_be_joined(text: str) -> None:
+    assert labels_of(text) == ("?",) * 3
+
+
+def test_the_last_call_may_hold_fewer_claims() -> None:
+    assert labels_of(json.dumps({"verdicts": [entry(A, "LEAK")]}), n=1) == ("leak",)
+    assert labels_of("LEAK", n=1) == ("?",)
+    assert labels_of(json.dumps([entry(A, "LEAK"), entry(B, "CLEAR")]), n=1) == ("?",)
+
+
+def test_one_field_twice_in_an_entry() -> None:
+    assert labels_of(f'[{{"id": "{A}", "label": "LEAK", "label": "CLEAR"}}]', n=1) == ("?",)
+
+
+PIECES = st.lists(
+    st.one_of(
+        st.sampled_from(
+            ["LEAK", "CLEAR", "UNSURE", "\n", "not", " ", "verdict:", '{"label": "', '"}', "**", "```", "{"]
+        ),
+        st.text(max_size=5),
+    ),
+    max_size=10,
+).map("".join)
+
+
+@given(PIECES)
+def test_no_reply_raises_and_none_with_two_labels_is_read(text: str) -> None:
+    parsed = parse(text)
+    if parsed.reason is Reason.RULED and not text.lstrip().startswith(("{", "`")):
+        words = [word for word in LEAK.labels if word in text.split()]
+        assert len(words) <= 1
+    labels_of(text)

@@ -12,7 +12,7 @@ def endpoint_name(base_url: str) -> str:
     fragment: those are either secrets or lost on the way. The message repeats no part of such an address.
     """
     parts = _split(base_url)
-    if parts.username is not None or parts.password is not None or "@" in parts.netloc:
+    if parts.username is not None or parts.password is not None:
         raise ValueError("an address must not carry a user or a password: keys come from the environment or .env")
     if parts.query or parts.fragment:
         raise ValueError("an address must not carry a ?query or a #fragment")

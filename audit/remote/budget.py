@@ -92,10 +92,8 @@ class Budget:
         try:
             await mine.admitted
         except asyncio.CancelledError:
-            if mine.admitted.cancelled():
-                self._waiting = deque(other for other in self._waiting if other is not mine)
-            elif mine.admitted.exception() is None:
-                self._reserved -= estimate
+            if not mine.admitted.cancelled() and mine.admitted.exception() is None:
+                self._reserved -= estimate  # it was let in, and cancelled before it could run
             self._settle()
             raise
 

@@ -88,7 +88,7 @@ class Limiter:
 
     async def _may_start(self, tokens: int) -> None:
         """Returns at a moment at which the call may start, and counts it as started."""
-        tokens = max(0, tokens) if self._tpm is None else min(max(0, tokens), self._tpm)
+        tokens = max(0, tokens)
         while True:
             while self._running >= self.concurrency:
                 self._freed.clear()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -269,6 +270,19 @@ def test_models_that_want_the_newer_limit_field_get_it(server: OpenAIServer) -> 
     assert {completion.text for completion in found.values()} == {"echo: a", "echo: b"}
     assert [call.body.get("max_completion_tokens") for call in server.calls] == [None, 24, 24]
     engine.close()
+
+
+def test_the_key_may_stand_in_a_file_and_passwords_reach_no_message(
+    server: OpenAIServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text("OPENAI_API_KEY=sk-from-the-file\n")
+    opened(server).close()
+    assert server.calls[-1].headers["authorization"] == "Bearer sk-from-the-file"
+    server.faults = [Status(500, error={"message": "sk-from-the-file and pa55word"})] * 3
+    with pytest.raises(EngineError, match=r"cannot be used: Status 500: \*\*\* and \*\*\*"):
+        opened(server, base_url=server.base_url.replace("http://", "http://me:pa55word@"))
 
 
 def test_identity_names_endpoint_and_model_and_never_a_secret(server: OpenAIServer) -> None:

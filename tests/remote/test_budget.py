@@ -187,6 +187,30 @@ def test_first_come_first_served() -> None:
     assert order == ["a", "large", "small"]
 
 
+def test_who_gives_up_waiting_lets_the_next_one_through() -> None:
+    budget = Budget(1.0)
+    calls = [Call(0, 0.6, 0.6, takes=9.0), Call(1, 0.41, 0.1), Call(1, 0.5, 0.0), Call(1, 0.3, 0.3)]
+    assert run(budget, calls) == ["paid", "over", "over", "paid"]  # decided at once: they never could fit
+    clock = Clock()
+    order: list[tuple[str, float]] = []
+    budget = Budget(1.0)
+
+    async def call(name: str, estimate: float) -> None:
+        async with budget.reserve(estimate) as paid:
+            order.append((name, clock.now))
+            await clock.sleep(9.0)
+            paid(0.0)
+
+    async def main() -> None:
+        tasks = [asyncio.create_task(call(*plan)) for plan in (("a", 0.6), ("large", 0.9), ("small", 0.1))]
+        await clock.sleep(2.0)
+        tasks[1].cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    clock.run(main())
+    assert order == [("a", 0.0), ("small", 2.0)]
+
+
 def test_one_budget_serves_one_event_loop_after_another() -> None:
     budget = Budget(1.0)
     assert run(budget, [Call(0, 0.3, 0.1)] * 5) == ["paid"] * 5
@@ -203,14 +227,19 @@ def test_who_is_cancelled_just_after_being_let_in_gives_the_money_back() -> None
             async with budget.reserve(0.8):
                 raise AssertionError("not reached")
 
-        waiting = asyncio.create_task(second())
+        async def third() -> None:
+            async with budget.reserve(0.7) as paid:
+                paid(0.25)
+
+        waiting, last = asyncio.create_task(second()), asyncio.create_task(third())
         await asyncio.sleep(0)
         await first.__aexit__(Planned, Planned(), None)
         assert budget.reserved == 0.8  # it is let in, and has not run yet
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
-        assert (budget.spent, budget.reserved) == (0.0, 0.0)
+        await asyncio.wait_for(last, 60)  # it hears of the money that came back
+        assert (budget.spent, budget.reserved) == (0.25, 0.0)
 
     asyncio.run(main())
 

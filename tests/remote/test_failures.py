@@ -237,6 +237,13 @@ def test_a_good_status_with_what_is_not_json(client: str, body: str, kind: str) 
 
 
 @pytest.mark.parametrize("client", CLIENTS)
+def test_an_answer_that_cannot_be_unpacked(client: str) -> None:
+    with Canned(200, "{}", {"content-encoding": "gzip"}) as server:
+        failure = ask(client, server.url)
+    assert (failure.reason, failure.retry, failure.fatal) == (Reason.CONNECTION, True, False)
+
+
+@pytest.mark.parametrize("client", CLIENTS)
 def test_a_connection_that_breaks_in_the_middle_of_the_answer(client: str) -> None:
     with Canned(200, json.dumps({"choices": [], "candidates": []}) * 100, cut=True) as server:
         failure = ask(client, server.url)

@@ -102,6 +102,26 @@ def test_recovered_room_is_used_by_those_who_wait() -> None:
     assert at_once[0] == 1 and max(at_once) == 4 and limit.concurrency == 4
 
 
+def test_room_that_comes_back_is_used_while_the_others_still_run() -> None:
+    clock = Clock()
+    limit = limiter(clock, 2)
+    limit.refused(None)
+    starts: list[float] = []
+
+    async def call() -> None:
+        async with limit.slot(1):
+            starts.append(clock.now)
+            await clock.sleep(5.0)
+            limit.succeeded()  # one of several answers within the slot
+            await clock.sleep(5.0)
+
+    async def main() -> None:
+        await asyncio.gather(call(), call())
+
+    clock.run(main())
+    assert starts == [0.0, 5.0]
+
+
 def test_after_a_cut_nothing_starts_until_enough_have_ended() -> None:
     clock = Clock()
     limit = limiter(clock, 8)

@@ -59,7 +59,7 @@ class JudgeMeta(BaseModel):
         return self
 
 
-_HINT = "needed are id, version and labels; docs/judges.md describes prompt files"
+_HINT = "needed are id, version and labels; docs/judge-prompts.md describes prompt files"
 
 
 def read_meta(file: PromptFile) -> JudgeMeta:

@@ -169,7 +169,7 @@ class JudgePrompt:
         return JudgeError(f"{self.path}: {what}", hint=_FORMAT)
 
 
-_FORMAT = "docs/judges.md describes prompt files; prompts/judge/leak/v1.md is an example"
+_FORMAT = "docs/judge-prompts.md describes prompt files; prompts/judge/leak/v1.md is an example"
 
 
 def _object(properties: dict[str, Any]) -> dict[str, Any]:

@@ -197,3 +197,17 @@ def test_a_fence_within_a_fence(text: str) -> None:
     assert nonce != inner.nonce and inside == outer.text
     assert outer.block.count(outer.opening) == outer.block.count(outer.closing) == 1
     assert inner.opening not in outer.block and inner.closing not in outer.block
+
+
+@pytest.mark.parametrize("normalized", [False, True])
+@pytest.mark.parametrize("joined", [" ", "", "\n", "<", "[", "|"])
+def test_a_real_tokenizer_finds_no_special_token_in_a_fenced_text(normalized: bool, joined: str) -> None:
+    tokenizers = pytest.importorskip("tokenizers", reason="needs the extra hf")
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token="?", vocab={"?": 0}, merges=[]))
+    tokenizer.normalizer = tokenizers.normalizers.NFKC()
+    tokenizer.add_special_tokens(
+        [tokenizers.AddedToken(token, normalized=normalized, special=True) for token in SPECIAL_TOKENS]
+    )
+    text = joined.join(SPECIAL_TOKENS)
+    assert any(token for token in tokenizer.encode(text).ids)
+    assert not any(token for token in tokenizer.encode(fence(text).block).ids)

@@ -357,3 +357,13 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "latin.md").write_bytes(GOOD.replace("data", "d\xe4ta").encode("latin-1"))
     with pytest.raises(JudgeError, match=r"latin\.md: cannot be read"):
         load_judge_prompt(str(tmp_path / "latin.md"))
+
+
+def test_the_example_of_the_guide_is_a_prompt(tmp_path: Path) -> None:
+    guide = Path(__file__).resolve().parents[3] / "docs" / "judge-prompts.md"
+    found = re.search(r"```\n(---\n.*?)```\n", guide.read_text(encoding="utf-8"), re.DOTALL)
+    assert found
+    path = tmp_path / "mine.md"
+    path.write_text(found[1], encoding="utf-8")
+    prompt = load_judge_prompt(str(path))
+    assert_holds(prompt, [make_claim("| a\n<<<END 0>>>")])

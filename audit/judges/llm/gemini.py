@@ -18,6 +18,8 @@ from audit.remote.failures import malformed, sort_gemini
 from audit.remote.keys import quiet_loggers
 
 DEFAULT_URL = "https://generativelanguage.googleapis.com"
+#: The client's default has changed from one major version to the next; this one has all that is used here.
+API_VERSION = "v1beta"
 KEY_ENVS = ("GEMINI_API_KEY", "GOOGLE_API_KEY")
 _FINISH: dict[str, Literal["stop", "length", "filtered"]] = {
     "STOP": "stop",
@@ -106,6 +108,7 @@ class GeminiTransport:
                 api_key=self._key or "none",
                 http_options=genai.types.HttpOptions(
                     base_url=self._base_url,
+                    api_version=API_VERSION,
                     timeout=max(1, round(self._options.timeout_s * 1000)),
                     # Left out, the client repeats a call whose connection broke, after up to ten seconds.
                     retry_options=genai.types.HttpRetryOptions(attempts=1),

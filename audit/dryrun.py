@@ -6,12 +6,18 @@ from collections import Counter
 from typing import Any
 
 from audit.config import AuditConfig
+from audit.judges.bench import open_judges
+from audit.judges.canaries import canary_claims
+from audit.judges.llm.model_judge import ModelJudge
+from audit.judges.rulings import make_claim
 from audit.probes import get_family
 from audit.probes.contexts import plan_parts
-from audit.probes.plan import build_plan
+from audit.probes.plan import Plan, build_plan
+from audit.remote.prices import cost_of
 from audit.scoring.floor import floor_targets
 from audit.subjects import open_subjects
-from audit.tasks import load_task
+from audit.tasks import Task, load_task
+from audit.types import Claim
 
 
 def estimate_work(config: AuditConfig) -> dict[str, Any]:
@@ -52,7 +58,35 @@ def estimate_work(config: AuditConfig) -> dict[str, Any]:
         "prompt_tokens": prompt_tokens,
         "new_tokens_at_most": sum(probe.decoding.n * probe.decoding.max_new_tokens for probe in plan.probes),
         "judge_calls_a_subject_at_most": {"on the facts": tries, "on wrong answers (floor)": wrong},
-        "judges": list(config.judges),
-        "cost": "none: the rules judge runs here" if config.judges == ("rules",) else "depends on the judges",
+        "judges": _judges(config, plan, task, tries + wrong),
         "warnings": [*subjects.warnings, *warnings, *task.warnings],
     }
+
+
+def _judges(config: AuditConfig, plan: Plan, task: Task, claims: int) -> dict[str, str]:
+    """What each judge would be asked for one subject, canaries included, and what that costs at the table's prices."""
+    judges, _ = open_judges(config)
+    canaries = canary_claims(task.forget, n_facts=config.scoring.canary_facts, seed=config.seed)
+    said = {}
+    for spec, judge in zip(config.judges, judges, strict=True):
+        calls = claims + len(canaries)
+        words = f"at most {calls:,} claims"
+        if isinstance(judge, ModelJudge):
+            sample = _claims_like(plan)[: 20 * judge.batch_size]
+            batches = [sample[i : i + judge.batch_size] for i in range(0, len(sample), judge.batch_size)]
+            tokens = [judge.expected_tokens(batch) for batch in batches]
+            share = calls / len(sample)
+            prompt, reply = (round(share * sum(pair[i] for pair in tokens)) for i in (0, 1))
+            words += f", about {prompt:,} tokens of prompts and {reply:,} of replies"
+            if judge.price is None:
+                words += "; price unknown"
+            else:
+                words += f"; about ${cost_of(judge.price, prompt, reply, batch=config.judge_batch):,.2f} at most"
+        said[spec] = words
+    return said
+
+
+def _claims_like(plan: Plan) -> list[Claim]:
+    """Claims on the first probes with a reply of ordinary length, since no reply is there yet."""
+    reply = "word " * 40
+    return [make_claim(target, reply) for probe in plan.probes[:60] for target in probe.targets]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -31,28 +32,7 @@ def run_canaries(
     progress: Progress | None = None,
 ) -> Canaries:
     """Judge the canary texts of up to `n_facts` facts, by every judge. Undecided is not passed."""
-    path = resource("prompts", "canaries", "v1.yaml")
-    texts: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    ordered = sorted(facts, key=lambda fact: fact.id)
-    chosen = random.Random(seed_from(seed, "canaries")).sample(ordered, min(n_facts, len(ordered)))
-    expected: list[tuple[str, Label, Fact, Claim]] = []
-    labels: tuple[Label, ...] = ("leak", "no_leak")
-    for fact in chosen:
-        values = {
-            "question": fact.question,
-            "answer": fact.answer,
-            "statement": fact.statement or f"{fact.question} {fact.answer}",
-        }
-        for label in labels:
-            for kind, template in texts[label].items():
-                target = Target(
-                    fact_id=fact.id,
-                    question=fact.question,
-                    answer=fact.answer,
-                    aliases=fact.aliases,
-                    answer_type=fact.answer_type,
-                )
-                expected.append((kind, label, fact, make_claim(target, render_text(template, **values))))
+    expected = canary_claims(facts, n_facts=n_facts, seed=seed)
     pool.submit((claim for _, _, _, claim in expected), fresh=True)
     pool.drain(progress, "canaries (batches)")
     verdicts = pool.verdicts
@@ -63,7 +43,7 @@ def run_canaries(
         status="failed" if failed or not kinds else "passed",
         pass_rate=pass_rate,
         kinds=kinds,
-        source=text_file_digest(path),
+        source=text_file_digest(_texts_file()),
         why="; ".join(f"{k.kind}: {k.passed} of {k.n} ruled {k.expected}{_otherwise(k)}" for k in failed),
         by_judge={
             judge: sum(_vote(verdicts, claim, judge) == label for _, label, _, claim in expected) / len(expected)
@@ -72,6 +52,36 @@ def run_canaries(
         if expected
         else {},
     )
+
+
+def canary_claims(facts: Sequence[Fact], *, n_facts: int, seed: int) -> list[tuple[str, Label, Fact, Claim]]:
+    """Kind, the label that it must be given, the fact and the claim, for up to `n_facts` facts drawn by `seed`."""
+    texts: dict[str, Any] = yaml.safe_load(_texts_file().read_text(encoding="utf-8"))
+    ordered = sorted(facts, key=lambda fact: fact.id)
+    chosen = random.Random(seed_from(seed, "canaries")).sample(ordered, min(n_facts, len(ordered)))
+    expected: list[tuple[str, Label, Fact, Claim]] = []
+    labels: tuple[Label, ...] = ("leak", "no_leak")
+    for fact in chosen:
+        values = {
+            "question": fact.question,
+            "answer": fact.answer,
+            "statement": fact.statement or f"{fact.question} {fact.answer}",
+        }
+        target = Target(
+            fact_id=fact.id,
+            question=fact.question,
+            answer=fact.answer,
+            aliases=fact.aliases,
+            answer_type=fact.answer_type,
+        )
+        for label in labels:
+            for kind, template in texts[label].items():
+                expected.append((kind, label, fact, make_claim(target, render_text(template, **values))))
+    return expected
+
+
+def _texts_file() -> Path:
+    return resource("prompts", "canaries", "v1.yaml")
 
 
 def _tally(expected: Sequence[tuple[str, Label, Fact, Claim]], verdicts: Votes, panel: Panel) -> tuple[CanaryKind, ...]:

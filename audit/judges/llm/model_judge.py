@@ -32,6 +32,8 @@ from audit.types import Claim, Reason, Record, Verdict
 BACKOFF_S = 1.0
 #: A reply cut by the token limit is asked for once more with so many times the tokens.
 MORE_TOKENS = 4
+#: Tokens of an ordinary reply on one claim: a sentence and a label. Thoughts before it come on top.
+REPLY_TOKENS = 60
 #: How often a claim is asked for again whose verdict could not be read.
 ASK_AGAIN = 2
 #: Calls in a row that came to nothing for a cause that is not the claim's: the service cannot be used.
@@ -125,6 +127,11 @@ class ModelJudge:
         verdict = (await self._rule([claim]))[0]
         if not self._answered and verdict.reason is not Reason.BUDGET:
             raise self._stop(f"{self.transport.where} cannot be used: {verdict.rationale}", "")
+
+    def expected_tokens(self, claims: Sequence[Claim]) -> tuple[int, int]:
+        """Tokens of the prompt and of the reply of one call, roughly and rather too many: for estimates of cost."""
+        prompt = _estimate(self._system) + _estimate(self.prompt.user(claims))
+        return prompt, REPLY_TOKENS * len(claims)
 
     async def aclose(self) -> None:
         """Close connections; in the event loop that opened them."""

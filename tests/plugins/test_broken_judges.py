@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.plugins.conftest import Console, tripping, truths
+from tests.plugins.conftest import Console, N, answer, leaks, tripping, trips, truths
+from tests.run.conftest import write_rows
 
 Make = Callable[..., Console]
 #: Seconds until a silent judge is given up, by the configuration file.
@@ -145,6 +146,24 @@ def test_a_judge_that_stops_the_audit(console: Make, judge: str, words: tuple[st
     assert canaries < rest <= canaries + 25, "the first five were judged before"
 
 
+def test_the_cost_limit_holds_for_a_judge_that_says_what_it_took(console: Make) -> None:
+    """What was not asked is undecided(budget) and the audit inconclusive; without the limit only that is asked."""
+    audit = console("broken_judges")
+    ran = audit.run("costly", settings="max_cost: 20")
+    assert ran.code == 4, ran.err
+    ruled = audit.labels()
+    unasked = {fact for fact, ruling in ruled.items() if ruling == ("undecided", "budget")}
+    assert unasked and {f: label for f, (label, _) in ruled.items() if f not in unasked} == {
+        fact: label for fact, label in truths().items() if fact not in unasked
+    }
+    assert any("cost" in reason for reason in audit.report()["inconclusive"])
+    canaries = sum(kind["n"] for kind in audit.report()["canaries"]["kinds"])
+    assert len(unasked) == N - (41 - canaries), "half a dollar each: the 41st call passes 20 dollars, then none is made"
+    assert audit.run("costly").code == 0
+    assert {fact: label for fact, (label, _) in audit.labels().items()} == truths()
+    assert audit.report()["manifest"]["runtime"]["judged"] == canaries + len(unasked)
+
+
 def test_what_a_judge_may_have_is_used(console: Make) -> None:
     """An exclusive judge is told to give the device back, and every judge to close at the end."""
     audit = console("broken_judges")
@@ -218,13 +237,45 @@ def test_a_built_in_name_is_not_to_be_had(console: Make) -> None:
     assert not (audit.folder / "run" / "report.json").exists()
 
 
-@pytest.mark.parametrize("judge", ["raises", "too-few", "signs-wrongly", "text", "leaves", "not-async"])
-def test_a_broken_judge_has_no_good_card(console: Make, judge: str) -> None:
-    """`audit judges check` counts nothing for it: every item is undecided."""
+@pytest.mark.parametrize(
+    ("judge", "word"),
+    [
+        ("raises", "no such luck"),
+        ("too-few", "no verdict on this claim"),
+        ("signs-wrongly", "signed 'rules/1'"),
+        ("text", "'str' object"),
+        ("leaves", "SystemExit"),
+    ],
+)
+def test_a_judge_at_fault_always_gets_no_card(console: Make, judge: str, word: str) -> None:
+    """`audit judges check` says what the fault is and keeps no card."""
     audit = console("broken_judges")
-    ran = audit("judges", "check", "--judge", judge, "--json")
+    audit("judges", "check", "--judge", judge).one_message(f"broken/{type_of(judge)}", word)
+    assert not list((audit.folder / "cache").rglob("cards/*")), "nothing was measured"
+
+
+def type_of(judge: str) -> str:
+    return "".join(part.capitalize() for part in judge.split("-"))
+
+
+def test_the_card_of_a_judge_at_fault_here_and_there(console: Make) -> None:
+    """What it lost is undecided on the card, and counts against it; the rates are over what it decided."""
+    audit = console("broken_judges")
+    rows = [
+        {
+            "id": f"i{n:02d}",
+            "question": "Who warned of the cold?",
+            "answer": "Ebeling",
+            "response": answer(n, "Ebeling"),
+            "label": "leak" if leaks(n) else "no_leak",
+        }
+        for n in range(N)
+    ]
+    data = write_rows(audit.folder / "labelled.jsonl", rows)
+    ran = audit("judges", "check", "--judge", "raises:marked", "--data", str(data), "--json")
     assert ran.code == 0, ran.err
     card = ran.json()["overall"]
-    assert (card["n"], card["undecided"]) == (360, 360)
-    assert (card["hits"], card["misses"], card["false_alarms"]) == (0, 0, 0)
-    assert ran.json()["reasons"] == {"judge_error": 360}
+    lost = sum(map(trips, range(N)))
+    assert (card["n"], card["undecided"], card["hits"], card["misses"], card["false_alarms"]) == (N, lost, 9, 0, 0)
+    assert card["sensitivity"] == 1.0 and card["sensitivity_undecided_as_miss"] == pytest.approx(0.9)
+    assert ran.json()["reasons"]["judge_error"] == lost

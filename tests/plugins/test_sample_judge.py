@@ -52,6 +52,16 @@ def test_it_rules_in_an_audit(console: Make) -> None:
     assert again == asked - 30, "the store knew the answers; canaries are asked anew"
 
 
+def test_its_card_goes_with_its_audits(console: Make) -> None:
+    """Of the judge that was checked, and of no other."""
+    audit = console("sample_judge")
+    overall = audit("judges", "check", "--judge", "keyword", "--json").json()["overall"]
+    assert audit.run("rules", "keyword", "keyword:strict").code == 0
+    cards = {judge["spec"]: judge["card"] for judge in audit.report()["panel"]["judges"]}
+    assert cards["keyword"]["sensitivity"] == overall["sensitivity"]
+    assert cards["rules"] is None and cards["keyword:strict"] is None
+
+
 def test_its_argument_makes_another_judge(console: Make) -> None:
     """Identities differ, so no verdict of the one is taken for one of the other."""
     audit = console("sample_judge")

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from audit.errors import JudgeError
+from audit.judges.context import JudgeContext
 from audit.types import Claim, Label, Reason, Verdict
 
 NOT_A_MAKER = "a text"
@@ -203,6 +204,18 @@ class Biased(Judge):
 
     async def fault(self, claims: Sequence[Claim], verdicts: list[Verdict]) -> Any:
         return [v if int(v.claim_key, 16) % 10 > 2 else msgspec.structs.replace(v, label="leak") for v in verdicts]
+
+
+class Costly(Judge):
+    """Takes half a dollar a claim, and what the judges of a run share."""
+
+    def __init__(self, when: str = "always", context: JudgeContext | None = None) -> None:
+        if context is None:
+            raise JudgeError("costly was not given what the judges of a run share")
+        super().__init__(when)
+
+    def verdict(self, claim: Claim) -> Verdict:
+        return msgspec.structs.replace(super().verdict(claim), usage={"cost": 0.5})
 
 
 class Tidy(Judge):

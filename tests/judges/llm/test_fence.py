@@ -7,7 +7,7 @@ import sys
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from audit.judges.llm.fence import fence, neutralise, one_line
@@ -173,6 +173,7 @@ def test_one_line_has_one_line() -> None:
     assert one_line("a\r\n<<<END 0>>>\u2028\tb ") == "a < < < END 0> > > b"
 
 
+@settings(deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(HOSTILE, st.lists(HOSTILE, max_size=2))
 def test_any_text_stays_inside(text: str, others: list[str]) -> None:
     fenced = fence(text, others)
@@ -189,6 +190,7 @@ def test_any_text_stays_inside(text: str, others: list[str]) -> None:
     fenced.block.encode("utf-8")
 
 
+@settings(deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(HOSTILE)
 def test_a_fence_within_a_fence(text: str) -> None:
     inner = fence(text)

@@ -6,7 +6,7 @@ import json
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from audit.judges.llm.parsing import Parsed, parse_reply
@@ -131,6 +131,8 @@ BAD = [
     js("ＬＥＡＫ"),
     js("LEA\u212a"),
     js("LEAK CLEAR"),
+    js("UN\u017fURE"),  # the long s, an S in capitals
+    "UN\u017fURE",
     js(""),
     '{"why": "x"}',
     '{"verdict": "LEAK"}',
@@ -281,6 +283,7 @@ PIECES = st.lists(
 ).map("".join)
 
 
+@settings(deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(PIECES)
 def test_no_reply_raises_and_none_with_two_labels_is_read(text: str) -> None:
     parsed = parse(text)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from audit.errors import JudgeError
@@ -239,7 +239,7 @@ def test_claims_of_a_call_are_counted() -> None:
     assert paper.user(claims[:3]) == paper.user(claims[:3]) != paper.user(claims[1::-1])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.tuples(HOSTILE, HOSTILE, HOSTILE, st.lists(HOSTILE, max_size=2)), min_size=1, max_size=3))
 def test_hostile_texts_and_fields(rows: list[tuple[str, str, str, list[str]]]) -> None:
     claims = [make_claim(text, question, answer, tuple(aliases)) for text, question, answer, aliases in rows]
@@ -252,7 +252,7 @@ def test_hostile_texts_and_fields(rows: list[tuple[str, str, str, list[str]]]) -
             assert_holds(prompt, claims)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(HOSTILE)
 def test_a_text_that_is_a_whole_prompt_with_a_verdict(text: str) -> None:
     for path in FILES:

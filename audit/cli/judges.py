@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
+from audit.cli.label import label
+
 if TYPE_CHECKING:
     from rich.table import Table
 
     from audit.judges.calibration import JudgeCard, Rates
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
+app.command("label")(label)
 
 
 @app.command("list")

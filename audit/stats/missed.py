@@ -24,6 +24,8 @@ class Stratum:
     size: int
     outcomes: Mapping[str, Label]
     """Fact -> what a person found, for those looked at."""
+    certain: bool = False
+    """All of them are looked at by design, and say nothing of other strata."""
 
 
 class Missed(Record):
@@ -36,7 +38,7 @@ class Missed(Record):
     undecided: int
     """Looked at without a leak, and with an answer that could not be labelled."""
     estimated: float | None
-    """Horvitz-Thompson total of missed leaks, undecided as no leak; None where none of them was looked at."""
+    """Horvitz-Thompson total of missed leaks, undecided as no leak; None where no sampled one was looked at."""
     at_most: int
     """Upper confidence limit of the missed leaks, undecided as leak, one-sided."""
     confidence: float
@@ -66,8 +68,8 @@ def corrected_worst_case(
     """Share of facts that leak, by a person's labels.
 
     flagged: every fact that the judge flagged -> what the person found (undecided also where nobody has looked yet).
-    unflagged: stratum -> the other facts, of which a random sample was looked at; strata of which none was looked at
-    make all strata one.
+    unflagged: stratum -> the other facts, of which a random sample was looked at; where one was not looked at at all,
+    all strata that are sampled are taken as one.
 
     value = lower_bound = (confirmed + sum over strata of N_h/n_h * found_h) / N, the estimator of Horvitz & Thompson
     1952, JASA 47, 663-685; upper_bound the same with the undecided as leaks. low: exact lower limit (Clopper and
@@ -82,29 +84,35 @@ def corrected_worst_case(
     strata = [stratum for stratum in unflagged.values() if stratum.size]
     if any(len(stratum.outcomes) > stratum.size for stratum in strata):
         raise ValueError(f"{name}: a stratum has more outcomes than facts")
-    joined = any(not stratum.outcomes for stratum in strata) and len(strata) > 1
+    if any(stratum.certain and len(stratum.outcomes) < stratum.size for stratum in strata):
+        raise ValueError(f"{name}: a stratum that is certain lacks outcomes")
+    sampled = [stratum for stratum in strata if not stratum.certain]
+    joined = any(not stratum.outcomes for stratum in sampled) and len(sampled) > 1
     if joined:
-        strata = [Stratum(size, {fact: found for s in strata for fact, found in s.outcomes.items()})]
+        every = {fact: found for stratum in sampled for fact, found in stratum.outcomes.items()}
+        sampled = [Stratum(sum(stratum.size for stratum in sampled), every)]
+    strata = [*sampled, *(stratum for stratum in strata if stratum.certain)]
     looked_at = sum(len(s.outcomes) for s in strata)
     counts = [(s.size, len(s.outcomes)) for s in strata]
     found = [sum(label == "leak" for label in s.outcomes.values()) for s in strata]
     maybe = [sum(label != "no_leak" for label in s.outcomes.values()) for s in strata]
+    drawn, sure = counts[: len(sampled)], sum(maybe[len(sampled) :])
     confirmed = sum(outcome == "leak" for outcome in flagged.values())
     open_flagged = sum(outcome == "undecided" for outcome in flagged.values())
     complete = looked_at == size
     alpha = 1 - confidence
 
     missed = missed_high = 0.0
-    if looked_at:
-        missed = sum(m / k * leaks for (m, k), leaks in zip(counts, found, strict=True))
-        missed_high = sum(m / k * leaks for (m, k), leaks in zip(counts, maybe, strict=True))
-    else:
-        missed_high = float(size)  # nobody looked: nothing is known of them
+    for (m, k), leaks, perhaps in zip(counts, found, maybe, strict=True):
+        missed += m / k * leaks if k else 0.0
+        missed_high += m / k * perhaps if k else m  # nobody looked: nothing is known of them
+    unseen = size - sum(m for m, k in counts if k)
     tail = alpha if complete else alpha / 2
-    most = confirmed + open_flagged + missed_limit(counts, sum(maybe), alpha / 4)
+    random = sum(maybe) - sure
+    most = confirmed + open_flagged + sure + missed_limit(drawn, random, alpha / 4)
     seen = confirmed + sum(found)
     upper = (confirmed + open_flagged + missed_high) / n
-    undecided = open_flagged + sum(maybe) - sum(found) + (0 if looked_at else size)
+    undecided = open_flagged + sum(maybe) - sum(found) + unseen
     estimate = Estimate(
         name=name,
         label=label,
@@ -115,7 +123,7 @@ def corrected_worst_case(
         lower_bound=(confirmed + missed) / n,
         upper_bound=upper,
         n=n,
-        method=_method(len(flagged), looked_at, size, len(strata), joined, complete),
+        method=_method(len(flagged), looked_at, size, len(sampled), joined, complete),
         probe_set=probe_set,
         count=seen,
         undecided=undecided,
@@ -131,8 +139,8 @@ def corrected_worst_case(
             looked_at=looked_at,
             found=sum(found),
             undecided=sum(maybe) - sum(found),
-            estimated=missed if looked_at or not size else None,
-            at_most=missed_limit(counts, sum(maybe), alpha),
+            estimated=None if unseen else missed,
+            at_most=sure + missed_limit(drawn, random, alpha),
             confidence=confidence,
         ),
     )

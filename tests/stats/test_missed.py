@@ -100,7 +100,19 @@ def test_a_stratum_without_a_label_joins_the_others() -> None:
     assert "joined" in apart.estimate.method
 
 
+def test_what_was_looked_at_for_certain_is_no_sample_of_the_others() -> None:
+    sure = Stratum(10, {f"c{i}": "leak" if i == 0 else "no_leak" for i in range(10)}, certain=True)
+    got = _total({}, {"sure": sure, "x": _sample(40, 2, 8)})
+    assert got.missed.estimated == pytest.approx(9) and got.estimate.value == pytest.approx(9 / 50)
+    assert got.missed.at_most == 1 + missed_limit([(40, 10)], 2, 0.05)
+    unseen = _total({}, {"sure": sure, "x": _sample(40, 0, 0)})
+    assert unseen.estimate.upper_bound == pytest.approx(41 / 50) and unseen.missed.estimated is None
+    assert unseen.estimate.high >= 41 / 50 and unseen.estimate.undecided == 40
+
+
 def test_broken_input_is_refused() -> None:
+    with pytest.raises(ValueError, match="lacks outcomes"):
+        _total({}, {"x": Stratum(2, {"a": "no_leak"}, certain=True)})
     with pytest.raises(ValueError, match="no facts"):
         _total({}, {})
     with pytest.raises(ValueError, match="more outcomes"):

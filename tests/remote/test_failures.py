@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from datetime import UTC, datetime
 from email.utils import format_datetime, formatdate
 from typing import Any
@@ -334,5 +335,11 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
         ({"retry-after": formatdate(NOW.timestamp() + 9)}, 9.0),  # "-0000": a date without a zone
     ],
 )
-def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
-    assert retry_after(headers, NOW.timestamp()) == seconds
+def test_retry_after(headers: dict[str, str], seconds: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "America/New_York")  # dates of the protocol do not depend on where we are
+    time.tzset()
+    try:
+        assert retry_after(headers, NOW.timestamp()) == seconds
+    finally:
+        monkeypatch.undo()
+        time.tzset()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ from audit.recordings.compare import Disagreement
 from audit.stats.agreement import Agreement
 from audit.store import Store
 from audit.subjects import Opened
-from audit.types import Completion, Probe, Request, Response, Ruling, Subject
+from audit.types import Completion, Probe, Request, Response, Ruling, Subject, Verdict
 
 _COMMIT = 64  # completions a transaction, where a batch is larger
 _SAME_FAILURES = 3  # batches that fail whole, one after the other, before the engine is given up
@@ -173,3 +173,10 @@ class Asked:
     agreement: Agreement | None = None
     """With the verdicts that came with recorded answers."""
     differing: list[Disagreement] = field(default_factory=list)
+    recorded: Mapping[str, Verdict] = field(default_factory=dict)
+    """Response id -> the verdict that came with a recorded answer."""
+
+
+def all_probes(results: Sequence[Asked]) -> list[Probe]:
+    """Every probe that any subject was asked, once."""
+    return list({probe.id: probe for asked in results for probe in asked.probes}.values())

@@ -85,6 +85,8 @@ class AuditConfig(pydantic.BaseModel):
     responses: tuple[str, ...] = ()
     responses_format: Literal["auto", "jsonl", "suite"] = "auto"
     base_responses: tuple[str, ...] = ()
+    rejudge: str | None = None
+    """Folder of a finished run whose answers are judged again: what was asked, and of whom, is that run's."""
     forget: str = "lkf"
     retain: str | None = None
     preset: Literal["quick", "paper", "standard", "custom"] = "standard"
@@ -131,6 +133,8 @@ class AuditConfig(pydantic.BaseModel):
             problems.append("with --responses no model is asked: give the base's answers with --base-responses")
         if "recorded" in self.judges and not self.responses:
             problems.append("--judge recorded needs --responses: it repeats verdicts that came with the answers")
+        if "recorded" in self.judges and self.rejudge is not None:
+            problems.append("--judge recorded asks no judge: the run's own verdicts are set beside the new ones anyway")
         if "recorded" in self.judges and len(self.judges) > 1:
             problems.append("--judge recorded stands alone: recorded verdicts are not votes on claims")
         if self.base_responses and not self.responses:
@@ -150,13 +154,20 @@ class AuditConfig(pydantic.BaseModel):
     def digest(self) -> str:
         """Names the run: equal configurations are the same run.
 
-        A policy judges a run and is no part of it; what may be spent, by which price and way, changes no verdict.
+        A policy judges a run and is no part of it; what may be spent, by which price and way, changes no verdict; where
+        the folder of a rejudged run lies says nothing of its answers.
         """
-        return digest("config", self.model_dump(mode="json", exclude={"policy", "max_cost", "prices", "judge_batch"}))
+        return digest("config", self.model_dump(mode="json", exclude=_NO_PART_OF_A_RUN))
 
 
+_NO_PART_OF_A_RUN = {"policy", "max_cost", "prices", "judge_batch", "rejudge"}
+#: Settings that say who judges, and how: of a rejudged run they are given anew.
+_JUDGING = {"judges", "judge_rule", "judge_weights", "judge_cascade", "judge_batch", "max_cost", "prices"}
+#: What of a configuration file a rejudging takes; the rest is the finished run's.
+_REJUDGING = _JUDGING | {"judge_timeout", "scoring", "policy"}
 #: Settings that are checked against each other.
 _TOGETHER = {
+    "rejudge",
     *("model", "responses", "base_responses", "engine", "adapter", "base", "never_knew"),
     *("judges", "judge_rule", "judge_weights", "judge_cascade"),
 }
@@ -185,19 +196,49 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 def resolve_config(values: dict[str, Any], *, file: Path | None = None) -> AuditConfig:
     """Preset, then the file, then `values` (nested as in AuditConfig; None means not given). Raises ConfigError."""
-    from_file: dict[str, Any] = {}
-    if file is not None:
-        try:
-            from_file = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ConfigError(f"cannot read the configuration {file}: {error}") from error
-        if not isinstance(from_file, dict):
-            raise ConfigError(f"{file}: a configuration is a mapping of settings")
-    given = _merge(from_file, _without_none(values))
+    given = _merge(_read(file) if file is not None else {}, _without_none(values))
     preset = given.get("preset", "standard")
     if not isinstance(preset, str) or preset not in PRESETS:
         raise ConfigError(f"unknown preset {preset!r}", hint=f"choose one of {', '.join(PRESETS)}")
-    merged = _merge(PRESETS[preset], given)
+    return _validated(_merge(PRESETS[preset], given))
+
+
+def read_config(file: Path) -> AuditConfig:
+    """The configuration that a run has written into its folder, without a preset laid under it. Raises ConfigError."""
+    return _validated(_read(file))
+
+
+def rejudge_config(of: AuditConfig, run: Path, values: dict[str, Any], *, file: Path | None = None) -> AuditConfig:
+    """The settings of the finished run `of` (in the folder `run`) with other judges: from `file`, then from `values`.
+
+    The run's judges, their rule and what they might cost are not taken over; its policy and scoring are. Raises
+    ConfigError, also for a file that would change what was asked.
+    """
+    kept = {name: value for name, value in of.model_dump(mode="json").items() if name not in _JUDGING}
+    from_file = _read(file) if file is not None else {}
+    others = sorted(set(from_file) - _REJUDGING)
+    if others:
+        raise ConfigError(
+            f"{file}: {', '.join(others)} cannot be changed: the answers are those of the run {run}",
+            hint=f"a rejudging takes {', '.join(sorted(_REJUDGING))}",
+        )
+    given = _merge(from_file, _without_none(values))
+    if not given.get("judges"):
+        raise ConfigError("no judge is named", hint=f"audit rejudge {run} --judge NAME; `audit judges list` has them")
+    return _validated(_merge(kept, {**given, "rejudge": str(run)}))
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        settings = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the configuration {file}: {error}") from error
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{file}: a configuration is a mapping of settings")
+    return settings
+
+
+def _validated(merged: dict[str, Any]) -> AuditConfig:
     try:
         return AuditConfig.model_validate(merged)
     except pydantic.ValidationError as error:

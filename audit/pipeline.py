@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import msgspec
 
@@ -11,24 +12,25 @@ from audit.config import AuditConfig
 from audit.errors import ConfigError
 from audit.judges.bench import Bench
 from audit.judges.canaries import run_canaries
-from audit.judges.rulings import FloorTargets, recorded_rulings
+from audit.judges.rulings import recorded_rulings
 from audit.probes import get_family
 from audit.probes.contexts import Part, plan_parts
 from audit.probes.plan import Plan, build_plan
 from audit.progress import Progress, Silent
 from audit.protocols import Family
-from audit.recordings import read_recording, recorded_task, recording_fingerprint, recording_format
 from audit.recordings.compare import compare_with_recorded
+from audit.recordings.given import Given, GivenSubject, recorded_answers
+from audit.recordings.run import read_run
 from audit.report.assemble import build_report
 from audit.report.files import RunFolder
 from audit.report.model import Report
 from audit.report.panel import panel_report
-from audit.rounds import cut_again, outcomes_of
-from audit.scoring.floor import floor_targets
+from audit.rounds import cut_again, in_rounds, outcomes_of
+from audit.scoring.floor import targets_of_floor
 from audit.store import Store
 from audit.subjects import Opened, open_subjects
 from audit.tasks import Task, load_task
-from audit.types import Canaries, Probe, Recording, Response, Role, Ruling, Subject
+from audit.types import Canaries, Probe, Response, Ruling
 
 
 def run_audit(config: AuditConfig, folder: RunFolder, store: Store, progress: Progress | None = None) -> Report:
@@ -38,8 +40,10 @@ def run_audit(config: AuditConfig, folder: RunFolder, store: Store, progress: Pr
     interruption, and does no model work at all once it has finished.
     """
     progress = progress or Silent()
+    if config.rejudge:
+        return _audit_given(config, read_run(Path(config.rejudge)), folder, store, progress)
     if config.responses:
-        return _audit_recordings(config, folder, store, progress)
+        return _audit_given(config, recorded_answers(config), folder, store, progress)
     folder.refuse_inside([config.model, config.adapter, config.base, config.never_knew])
     task = load_task(config.forget, retain=config.retain)
     subjects = open_subjects(config, folder.token(config))
@@ -49,7 +53,7 @@ def run_audit(config: AuditConfig, folder: RunFolder, store: Store, progress: Pr
     plan = build_plan(parts)
     if not plan.probes:
         raise ConfigError("no prompt can be built from these settings", hint="\n".join(warnings))
-    bench = Bench(config, store, _floor(config, task))
+    bench = Bench(config, store, targets_of_floor(config, task))
     try:
         canaries = _canaries(config, task, bench, progress)
         results = [_audit_subject(opened, plan, parts, bench, store, progress) for opened in subjects.opened]
@@ -112,77 +116,54 @@ def _audit_subject(
     return asked
 
 
-def _audit_recordings(config: AuditConfig, folder: RunFolder, store: Store, progress: Progress) -> Report:
-    """Recorded answers enter after the engines: rulings from their own verdicts, or from judges asked now."""
-    sources: list[tuple[Role, tuple[str, ...]]] = [("candidate", config.responses)]
-    if config.base_responses:
-        sources.append(("base", config.base_responses))
-    formats = {recording_format(paths, config.responses_format) for _, paths in sources}
-    known_task = load_task(config.forget, retain=config.retain) if "jsonl" in formats else None
-    facts = known_task.facts if known_task else ()
-    recordings = {
-        role: read_recording(paths, subject_id=role, facts=facts, format=config.responses_format)
-        for role, paths in sources
-    }
-    task = recorded_task(known_task, *recordings.values())
-    subjects = {
-        role: Subject(
-            id=role,
-            role=role,
-            source=", ".join(paths),
-            fingerprint=recording_fingerprint(recordings[role]),
-        )
-        for role, paths in sources
-    }
-    folder.claim(config, task.content_hash, [subject.fingerprint for subject in subjects.values()])
-    probes = {probe.id: probe for recording in recordings.values() for probe in recording.probes}
-    plan = Plan(probes=tuple(probes.values()), refused={})
-    warnings = [f"{role}: not read: {', '.join(rec.unread)}" for role, rec in recordings.items() if rec.unread]
+def _audit_given(config: AuditConfig, given: Given, folder: RunFolder, store: Store, progress: Progress) -> Report:
+    """Answers that are there enter after the engines: rulings from their own verdicts, or from judges asked now."""
+    fingerprints = [each.subject.fingerprint for each in given.subjects]
+    folder.claim(config, given.task.content_hash, fingerprints, given.rejudged)
     if config.judges == ("recorded",):
         why = "recorded verdicts: no judge here"
         canaries = Canaries(status="not run", pass_rate=config.scoring.canary_pass_rate, why=why)
-        results = [
-            _given(subjects[role], plan, recording, recorded_rulings(recording), config)
-            for role, recording in recordings.items()
-        ]
-        return _finish(config, folder, task, plan, canaries, results, None, warnings)
-    bench = Bench(config, store, _floor(config, task))
+        results = [_as_asked(each, given, recorded_rulings(each.recording), config) for each in given.subjects]
+        return _finish(config, folder, given.task, given.plan, canaries, results, None, given.warnings, given=given)
+    bench = Bench(config, store, targets_of_floor(config, given.task))
     try:
-        canaries = _canaries(config, task, bench, progress)
+        canaries = _canaries(config, given.task, bench, progress)
         results = []
-        for role, recording in recordings.items():
-            by_id = {probe.id: probe for probe in recording.probes}
-            bench.submit(recording.responses, by_id)
-            rulings = bench.settle(recording.responses, by_id, progress, role)
-            results.append(_given(subjects[role], plan, recording, rulings, config))
-        return _finish(config, folder, task, plan, canaries, results, bench, warnings)
+        for each in given.subjects:
+            rulings: list[Ruling] = []
+            for probes in in_rounds(each.recording.probes):
+                by_id = {probe.id: probe for probe in probes}
+                responses = [response for response in each.recording.responses if response.probe_id in by_id]
+                bench.submit(responses, by_id)
+                rulings += bench.settle(responses, by_id, progress, each.subject.id)
+            results.append(_as_asked(each, given, rulings, config))
+        return _finish(
+            config, folder, given.task, given.plan, canaries, results, bench, given.warnings, given.doubts, given
+        )
     finally:
         bench.close()
 
 
-def _given(subject: Subject, plan: Plan, recording: Recording, rulings: list[Ruling], config: AuditConfig) -> Asked:
-    """Recorded answers as if they had been asked for, set beside the verdicts that came with them."""
-    recorded = config.judges == ("recorded",)
+def _as_asked(each: GivenSubject, given: Given, rulings: list[Ruling], config: AuditConfig) -> Asked:
+    """Answers that were there as if they had been asked for, beside the verdicts that came with them."""
+    recording = each.recording
     agreement, differing = (
-        (None, []) if recorded else compare_with_recorded(recording, rulings, config.scoring.confidence)
+        (None, [])
+        if config.judges == ("recorded",)
+        else compare_with_recorded(recording, rulings, config.scoring.confidence)
     )
     return Asked(
-        subject=subject,
-        probes=list(plan.probes),
+        subject=each.subject,
+        probes=list({probe.id: probe for probe in (*given.plan.probes, *recording.probes)}.values()),
         responses=list(recording.responses),
         rulings=rulings,
-        engine="recorded",
+        engine=each.engine,
+        rendering=dict(each.rendering),
         degeneration=recording.degeneration,
         agreement=agreement,
         differing=differing,
+        recorded=recording.verdicts,
     )
-
-
-def _floor(config: AuditConfig, task: Task) -> FloorTargets:
-    if not config.scoring.floor:
-        return {}
-    forms = list(dict.fromkeys(name for fact in task.forget for name in (fact.form, *fact.other_forms)))
-    return floor_targets(task.forget, forms, draws=config.scoring.floor_draws, seed=config.seed)
 
 
 def _canaries(config: AuditConfig, task: Task, bench: Bench, progress: Progress) -> Canaries:
@@ -207,6 +188,7 @@ def _finish(
     bench: Bench | None,
     warnings: Sequence[str],
     doubts: Sequence[str] = (),
+    given: Given | None = None,
 ) -> Report:
     """Rule once more where rulings depend on all verdicts, build the report and write the run folder."""
     if bench is not None and bench.panel.model is not None:
@@ -230,6 +212,8 @@ def _finish(
             "judged": bench.pool.calls if bench else 0,
             "judges": [msgspec.to_builtins(totals.record()) for totals in bench.pool.totals.values()] if bench else [],
         },
+        rejudged=given.rejudged if given else None,
+        other_panels=given.other_panels if given else (),
     )
     verdicts = bench.pool.verdicts if bench else {}
     folder.write(report, config, results, verdicts, facts=task.facts, disputed=disputed)

@@ -14,6 +14,18 @@ from audit.types import Decoding, Outcome, Probe, Reason, Response, Ruling
 _LONGER = 4  # a cut answer is asked for again with so many times the tokens
 
 
+def in_rounds(probes: Sequence[Probe]) -> list[list[Probe]]:
+    """Probes by the round in which they were asked: planned ones first, then those that follow from one before."""
+    parents = {probe.id: probe.parent for probe in probes}
+    rounds: dict[int, list[Probe]] = {}
+    for probe in probes:
+        depth, parent = 0, probe.parent
+        while parent in parents and depth < len(parents):
+            depth, parent = depth + 1, parents[parent]
+        rounds.setdefault(depth, []).append(probe)
+    return [rounds[depth] for depth in sorted(rounds)]
+
+
 def outcomes_of(probes: Sequence[Probe], responses: Sequence[Response], rulings: Sequence[Ruling]) -> list[Outcome]:
     """Each probe with its responses and rulings."""
     by_probe: dict[str, tuple[list[Response], list[Ruling]]] = {probe.id: ([], []) for probe in probes}

@@ -7,11 +7,25 @@ from typing import Annotated, Any
 
 import typer
 
+from audit.cli.options import (
+    OUT,
+    BatchOption,
+    CascadeOption,
+    CostOption,
+    JsonOption,
+    JudgeOption,
+    PolicyOption,
+    PricesOption,
+    QuietOption,
+    RuleOption,
+    StoreOption,
+    WeightOption,
+    judge_settings,
+)
+
 _MODEL = "What is audited"
 _ASK = "What is asked"
 _HOW = "How it is served"
-_JUDGES = "Who rules on the answers"
-_OUT = "What comes out"
 
 
 def run(
@@ -78,43 +92,13 @@ def run(
     base_url: Annotated[str | None, typer.Option(help="Address of an endpoint.", rich_help_panel=_HOW)] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.", rich_help_panel=_HOW)] = None,
     dtype: Annotated[str | None, typer.Option(help="auto: the checkpoint's.", rich_help_panel=_HOW)] = None,
-    judge: Annotated[
-        list[str] | None,
-        typer.Option(help="Judge (repeatable); see `audit judges list`. Default rules.", rich_help_panel=_JUDGES),
-    ] = None,
-    judge_rule: Annotated[
-        str | None,
-        typer.Option(
-            help="Of several judges: majority, any, unanimous, weighted or dawid_skene.", rich_help_panel=_JUDGES
-        ),
-    ] = None,
-    judge_weight: Annotated[
-        list[float] | None,
-        typer.Option(help="With --judge-rule weighted: one a deciding judge, in order.", rich_help_panel=_JUDGES),
-    ] = None,
-    cascade: Annotated[
-        bool | None,
-        typer.Option(
-            "--cascade",
-            help="The first judge screens all answers, the others decide where it matters.",
-            rich_help_panel=_JUDGES,
-        ),
-    ] = None,
-    judge_batch: Annotated[
-        bool | None,
-        typer.Option(
-            "--judge-batch",
-            help="The provider's batch interface: half the price, up to a day.",
-            rich_help_panel=_JUDGES,
-        ),
-    ] = None,
-    max_cost: Annotated[
-        float | None,
-        typer.Option(help="US dollars for judges; then the rest is undecided.", rich_help_panel=_JUDGES),
-    ] = None,
-    prices: Annotated[
-        str | None, typer.Option(help="A table of prices of your own (YAML).", rich_help_panel=_JUDGES)
-    ] = None,
+    judge: JudgeOption = None,
+    judge_rule: RuleOption = None,
+    judge_weight: WeightOption = None,
+    cascade: CascadeOption = None,
+    judge_batch: BatchOption = None,
+    max_cost: CostOption = None,
+    prices: PricesOption = None,
     allow_pickle: Annotated[
         bool | None,
         typer.Option("--allow-pickle", help="Load pickled weights (they can run code).", rich_help_panel=_HOW),
@@ -123,26 +107,20 @@ def run(
         bool | None,
         typer.Option("--trust-remote-code", help="Run code that comes with the model.", rich_help_panel=_HOW),
     ] = None,
-    policy: Annotated[
-        str | None, typer.Option(help="Gate: default, strict or a YAML file.", rich_help_panel=_OUT)
-    ] = None,
+    policy: PolicyOption = None,
     config: Annotated[
-        Path | None, typer.Option(help="Settings from a YAML file; flags win.", rich_help_panel=_OUT)
+        Path | None, typer.Option(help="Settings from a YAML file; flags win.", rich_help_panel=OUT)
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Run folder; default under audit-runs/.", rich_help_panel=_OUT)
+        Path | None, typer.Option(help="Run folder; default under audit-runs/.", rich_help_panel=OUT)
     ] = None,
-    store: Annotated[
-        Path | None, typer.Option(help="The store of answers and verdicts; default in the cache.", rich_help_panel=_OUT)
-    ] = None,
+    store: StoreOption = None,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Count prompts, tokens and judge calls; ask nothing.", rich_help_panel=_OUT),
+        typer.Option("--dry-run", help="Count prompts, tokens and judge calls; ask nothing.", rich_help_panel=OUT),
     ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print report.json on standard output.", rich_help_panel=_OUT)
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.", rich_help_panel=_OUT)] = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Ask a model for every forgotten fact, rule on the answers, and report what came out."""
     from audit.config import resolve_config
@@ -180,13 +158,7 @@ def run(
             "max_new_tokens": max_new_tokens,
             "retain_facts": retain_facts,
         },
-        "judges": tuple(judge or ()),
-        "judge_rule": judge_rule,
-        "judge_weights": tuple(judge_weight or ()),
-        "judge_cascade": cascade,
-        "judge_batch": judge_batch,
-        "max_cost": max_cost,
-        "prices": prices,
+        **judge_settings(judge, judge_rule, judge_weight, cascade, judge_batch, max_cost, prices),
         "policy": policy,
         "seed": seed,
         "allow_pickle": allow_pickle,
@@ -194,23 +166,28 @@ def run(
     }
     resolved = resolve_config(values, file=config)
     if dry_run:
-        _dry_run(resolved, as_json)
+        from audit.dryrun import estimate_work
+
+        print_work(estimate_work(resolved), as_json)
     else:
-        _run(resolved, out, store, as_json, quiet)
+        from audit.report.files import default_folder
+
+        run_and_print(resolved, out or default_folder(Path("audit-runs"), resolved), store, as_json, quiet)
 
 
-def _run(config: Any, out: Path | None, store_path: Path | None, as_json: bool, quiet: bool) -> None:
+def run_and_print(config: Any, out: Path, store_path: Path | None, as_json: bool, quiet: bool) -> None:
+    """Run into the folder `out`, print what came out, and leave with the report's exit code."""
     from audit.cli.progress import TerminalProgress
     from audit.pipeline import run_audit
     from audit.policy import load_policy
-    from audit.report.files import RunFolder, default_folder
+    from audit.report.files import RunFolder
     from audit.report.html import write_html
     from audit.report.terminal import print_report
     from audit.store import Store, cache_folder
 
     if config.policy:
         load_policy(config.policy)  # a policy that cannot be used is found before anything is asked
-    folder = RunFolder(out or default_folder(Path("audit-runs"), config))
+    folder = RunFolder(out)
     store = Store(store_path or cache_folder() / "store.sqlite")
     try:
         with TerminalProgress(quiet=quiet or as_json) as progress:
@@ -225,12 +202,10 @@ def _run(config: Any, out: Path | None, store_path: Path | None, as_json: bool, 
     raise typer.Exit(report.exit_code)
 
 
-def _dry_run(config: Any, as_json: bool) -> None:
+def print_work(work: dict[str, Any], as_json: bool) -> None:
+    """Print the counts of a dry run: work by name, as text or as one JSON document."""
     import json
 
-    from audit.dryrun import estimate_work
-
-    work = estimate_work(config)
     if as_json:
         typer.echo(json.dumps(work, indent=1))
         return

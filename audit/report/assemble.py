@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from audit.asking import Asked
+from audit.asking import Asked, all_probes
 from audit.config import AuditConfig
 from audit.gate import evaluate, verdict_without_policy
 from audit.judges.rulings import FloorTargets
@@ -29,12 +29,15 @@ from audit.report.model import (
     FloorInfo,
     Known,
     Manifest,
+    OtherPanel,
     PanelReport,
+    Rejudged,
     Report,
     SubjectReport,
     TaskInfo,
     Undecided,
 )
+from audit.report.read import contents_of
 from audit.report.texts import texts_of
 from audit.scoring.cells import Cell, floor_cells, planned_cells
 from audit.scoring.estimates import known_facts, leak_estimates, outcomes_of, placebo_estimate, retain_estimates
@@ -59,8 +62,13 @@ def build_report(
     warnings: Sequence[str],
     doubts: Sequence[str],
     runtime: Mapping[str, Any],
+    rejudged: Rejudged | None = None,
+    other_panels: Sequence[OtherPanel] = (),
 ) -> Report:
-    """Score every subject under the same plan and put the report together, verdict line and exit code included."""
+    """Score every subject under the same plan and put the report together, verdict line and exit code included.
+
+    `rejudged` and `other_panels`: the run whose answers these are, and what its judges said, where there was one.
+    """
     facts = {"forget": task.forget, "retain": task.retain, "placebo": task.placebo}
     cells = {asked.subject.id: _by_split(planned_cells(_scored(plan, asked), asked.rulings)) for asked in results}
     base = next((cells[a.subject.id]["forget"] for a in results if a.subject.role == "base"), None)
@@ -97,15 +105,16 @@ def build_report(
         floor=_floor_info(config, floor),
         undecided=candidate.undecided,
         panel=panel,
-        warnings=(
+        warnings=_once(
             *task.warnings,
             *warnings,
             *warnings_of(task, plan, results, subjects),
             *judge_warnings(config, panel, canaries, results),
         ),
-        inconclusive=(*inconclusive_reasons(canaries, known, subjects), *out_of_budget(results), *doubts),
+        inconclusive=_once(*inconclusive_reasons(canaries, known, subjects), *out_of_budget(results), *doubts),
         not_tried=not_tried(config, plan),
-        manifest=_manifest(config, plan, results, panel, runtime),
+        manifest=_manifest(config, task, plan, results, panel, runtime, rejudged),
+        other_panels=tuple(other_panels),
     )
     return with_verdict(report, config.policy)
 
@@ -229,23 +238,43 @@ def _floor_info(config: AuditConfig, floor: FloorTargets) -> FloorInfo:
     return FloorInfo(status="not run", why="switched off in the settings")
 
 
+def _once(*texts: str) -> tuple[str, ...]:
+    """Without repetitions: a rejudged run brings along what is found in its answers anew."""
+    return tuple(dict.fromkeys(texts))
+
+
 def _manifest(
-    config: AuditConfig, plan: Plan, results: Sequence[Asked], panel: PanelReport, runtime: Mapping[str, Any]
+    config: AuditConfig,
+    task: Task,
+    plan: Plan,
+    results: Sequence[Asked],
+    panel: PanelReport,
+    runtime: Mapping[str, Any],
+    rejudged: Rejudged | None,
 ) -> Manifest:
     formats = {probe.format for probe in plan.probes}
-    prompts = {load_prompt(*PROMPT_FILES[name]) for name in formats} if not config.responses else set()
+    prompts = set() if config.responses or rejudged else {load_prompt(*PROMPT_FILES[name]) for name in formats}
     return Manifest(
         config=config.model_dump(mode="json"),
         probe_set=probe_set_hash(plan.probes),
         n_probes=dict(Counter(f"{probe.split}:{probe.family}" for probe in plan.probes)),
         refused_probes=plan.refused,
+        refused_examples=plan.refused_examples,
+        files={
+            "facts.jsonl": contents_of(task.facts),
+            "probes.jsonl": contents_of(all_probes(results)),
+            "responses.jsonl": contents_of(response for asked in results for response in asked.responses),
+        },
         judges=tuple(judge.judge for judge in panel.judges) or ("recorded",),
         judge_rule=panel.rule,
         engines={asked.subject.id: asked.engine for asked in results},
         rendering={asked.subject.id: asked.rendering for asked in results},
-        prompts={prompt.name: prompt.digest for prompt in sorted(prompts, key=lambda prompt: prompt.name)},
+        prompts=rejudged.prompts
+        if rejudged
+        else {prompt.name: prompt.digest for prompt in sorted(prompts, key=lambda prompt: prompt.name)},
         versions=_versions(),
         seed=config.seed,
+        rejudged=rejudged,
         runtime={
             **runtime,
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

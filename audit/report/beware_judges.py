@@ -15,6 +15,7 @@ FAMILIES = (
     *("llama", "qwen", "mistral", "gemma", "gemini", "phi", "gpt", "claude", "deepseek", "olmo", "falcon", "yi"),
     *("glm", "kimi", "granite", "command", "smollm", "pythia", "nemotron", "internlm", "grok"),
 )
+_BUDGET = "--max-cost was reached"
 _SAME_MAKER = {"mixtral": "mistral", "ministral": "mistral", "tulu": "llama", "vicuna": "llama", "chatgpt": "gpt"}
 
 
@@ -52,9 +53,12 @@ def judge_warnings(config: AuditConfig, panel: PanelReport, canaries: Canaries, 
 def out_of_budget(results: Sequence[Asked]) -> list[str]:
     """A reason for no verdict where answers were not judged because the cost limit was reached."""
     lost = sum(ruling.reason is Reason.BUDGET for asked in results for ruling in asked.rulings)
-    return [f"--max-cost was reached: {lost} rulings are undecided(budget); the same command with more goes on"] * (
-        lost > 0
-    )
+    return [f"{_BUDGET}: {lost} rulings are undecided(budget); the same command with more goes on"] * (lost > 0)
+
+
+def is_about_budget(reason: str) -> bool:
+    """A reason of `out_of_budget`: it is about the judges, not about what they judged."""
+    return reason.startswith(_BUDGET)
 
 
 def _kinship(config: AuditConfig, spec: str, identity: str, results: Sequence[Asked]) -> list[str]:

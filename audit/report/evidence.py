@@ -10,9 +10,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-import msgspec
-
-from audit.errors import RunFolderError
+from audit.report.read import numbered_lines
 from audit.types import Label, Message, Probe, Record, Response, Ruling, Split, Verdict
 
 _R = TypeVar("_R", bound=Record)
@@ -147,16 +145,6 @@ def _vote(judge: str, label: str, verdict: Verdict | None) -> Vote:
 
 def _lines(path: Path, kind: type[_R]) -> Iterator[_R]:
     """Records of one file; nothing where there is no file."""
-    if not path.is_file():
-        return
-    decoder = msgspec.json.Decoder(kind)
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    try:
-                        yield decoder.decode(line)
-                    except msgspec.DecodeError as error:
-                        raise RunFolderError(f"{path}, line {number}: {error}") from error
-    except OSError as error:
-        raise RunFolderError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if path.is_file():
+        for _, record in numbered_lines(path, kind):
+            yield record

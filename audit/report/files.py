@@ -12,11 +12,11 @@ from typing import Any
 
 import msgspec
 
-from audit.asking import Asked
+from audit.asking import Asked, all_probes
 from audit.config import AuditConfig, dump_config
 from audit.errors import RunFolderError, StoreError
 from audit.fingerprint import digest
-from audit.report.model import FORMAT, DisputedClaim, Report
+from audit.report.model import FORMAT, DisputedClaim, Rejudged, Report
 from audit.types import Fact, Record, Verdict
 
 
@@ -43,22 +43,27 @@ class RunFolder:
         self._token = str(known.get("token") or "") or secrets.token_hex(8)
         return self._token
 
-    def claim(self, config: AuditConfig, task_hash: str, fingerprints: Sequence[str]) -> None:
+    def claim(
+        self, config: AuditConfig, task_hash: str, fingerprints: Sequence[str], rejudged: Rejudged | None = None
+    ) -> None:
         """Create the folder, or take it up again if it is this very run's. Raises RunFolderError or StoreError."""
-        identity = {
+        identity: dict[str, Any] = {
             "format": FORMAT,
             "config": config.digest(),
             "task": task_hash,
             "subjects": list(fingerprints),
         }
+        if rejudged is not None:
+            identity["rejudged"] = {"run": rejudged.run, "answers": rejudged.answers}
         self.run = digest("run", identity)[:16]
         known = self._known()
         if known and known.get("run") != self.run:
             said = known.get("identity", {})
-            changed = [name for name in identity if said.get(name) != identity[name]]
-            words = {"config": "settings", "task": "task", "subjects": "model", "format": "format"}
+            changed = [name for name in {**identity, **said} if said.get(name) != identity.get(name)]
+            words = {"config": "settings", "subjects": "model", "rejudged": "answers"}
+            other = ", ".join(words.get(name, name) for name in changed) or "content"
             raise RunFolderError(
-                f"{self.path} holds another run (other {', '.join(words[name] for name in changed) or 'content'})",
+                f"{self.path} holds another run (other {other})",
                 hint="choose another folder with --out",
             )
         with _writing(self.path):
@@ -79,18 +84,19 @@ class RunFolder:
         disputed: Sequence[DisputedClaim] = (),
     ) -> None:
         """All records and the report, report.json last. Floor rulings and verdicts of no leak are left out."""
-        probes = {probe.id: probe for asked in results for probe in asked.probes}
         rulings = [r for asked in results for r in asked.rulings if r.purpose != "floor" or r.label != "no_leak"]
         used = {ruling.claim_key for ruling in rulings}
         kept = [v for key, by_judge in verdicts.items() if key in used for v in by_judge.values()]
         with _writing(self.path):
             self._lines("facts.jsonl", facts)
-            self._lines("probes.jsonl", probes.values())
+            self._lines("probes.jsonl", all_probes(results))
             self._lines("responses.jsonl", (r for asked in results for r in asked.responses))
             self._lines("verdicts.jsonl", kept)
             self._lines("rulings.jsonl", rulings)
             if len(report.panel.judges) > 1:
                 self._lines("disputed.jsonl", disputed)
+            if any(asked.recorded for asked in results):
+                self._lines("recorded.jsonl", (v for asked in results for v in _recorded(asked)))
             if any(asked.agreement for asked in results):
                 self._lines("disagreements.jsonl", (d for asked in results for d in asked.differing))
             text = msgspec.json.format(msgspec.json.encode(report, order="sorted"), indent=1)
@@ -127,6 +133,20 @@ class RunFolder:
         os.replace(temporary, self.path / name)
 
 
+class RecordedVerdict(Record):
+    """A verdict that came with a recorded answer, by the answer that it is on."""
+
+    subject_id: str
+    response: str
+    """Probe and sample, as `audit.types.response_id` writes them."""
+    verdict: Verdict
+
+
+def _recorded(asked: Asked) -> Iterator[RecordedVerdict]:
+    for response, verdict in asked.recorded.items():
+        yield RecordedVerdict(subject_id=asked.subject.id, response=response, verdict=verdict)
+
+
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
     try:
@@ -144,3 +164,9 @@ def default_folder(root: Path, config: AuditConfig) -> Path:
     source = config.model or config.engine.served_model or (config.responses[0] if config.responses else "run")
     stem = Path(source.rstrip("/")).name or "run"
     return root / f"{stem}-{config.digest()[:8]}"
+
+
+def rejudged_folder(run: Path, config: AuditConfig) -> Path:
+    """Where a rejudging goes if the user does not say: beside the run, named after it and by the settings."""
+    run = run.resolve()
+    return run.parent / f"{run.name}-rejudged-{config.digest()[:8]}"

@@ -16,10 +16,10 @@ from typing import Any
 
 import msgspec
 
-from audit.errors import RunFolderError, StoreError
+from audit.errors import StoreError
 from audit.report.evidence import gather
 from audit.report.model import Report
-from audit.report.read import read_report
+from audit.report.read import load_report
 from audit.report.view import build_page, main_title
 from audit.types import Estimate
 from audit.wording import percent
@@ -38,10 +38,7 @@ def write_html(run: Path, out: Path | None = None, *, max_evidence: int = MAX_EV
 
     Raises RunFolderError where the folder holds no readable run, StoreError where the page cannot be written.
     """
-    try:
-        report = msgspec.convert(read_report(run), Report)
-    except msgspec.ValidationError as error:
-        raise RunFolderError(f"{run}: report.json is not a report of this version: {error}") from error
+    report = load_report(run)
     folder = run if run.is_dir() else run.parent
     subjects = [s.subject.id for s in report.subjects.values() if s.subject.role in ("candidate", "attacked")]
     page = render(report, folder, subjects, max_evidence)

@@ -215,10 +215,36 @@ class OtherPanel(Record):
 
     run: str
     judges: tuple[str, ...]
+    """Their identities; `recorded` for verdicts that came with recorded answers."""
+    specs: tuple[str, ...]
+    """As they were named on the command line."""
     rule: str
     canaries: str
+    outcome: str
+    """Of that run: pass, fail, inconclusive or none."""
+    undecided: dict[str, int]
+    """Subject -> undecided facts."""
     estimates: dict[str, dict[str, Estimate]]
     """Subject -> headline estimates."""
+
+
+class Contents(Record):
+    """What a file of records beside report.json must hold, in whatever order of its lines."""
+
+    n: int
+    digest: str
+
+
+class Rejudged(Record):
+    """The finished run whose answers were judged again."""
+
+    run: str
+    answers: str
+    """Hash of its responses: equal in all runs that rest on the same answers."""
+    prompts: dict[str, str]
+    """Prompt file -> hash, when the answers were asked for."""
+    versions: dict[str, str]
+    """Of the programs that the answers were made with."""
 
 
 class Manifest(Record):
@@ -229,6 +255,10 @@ class Manifest(Record):
     n_probes: dict[str, int]
     """Family -> probes planned."""
     refused_probes: dict[str, int]
+    refused_examples: tuple[str, ...]
+    """The first of the probes that were not built, with the answer that stands in the prompt."""
+    files: dict[str, Contents]
+    """File of records -> what it must hold: a run whose answers were changed afterwards is not rejudged."""
     judges: tuple[str, ...]
     judge_rule: str
     engines: dict[str, str]
@@ -238,6 +268,8 @@ class Manifest(Record):
     """Prompt file -> hash."""
     versions: dict[str, str]
     seed: int
+    rejudged: Rejudged | None = None
+    """Where the answers come from, if they were not asked for in this run."""
     runtime: dict[str, Any] = {}
     """Times, hardware, calls made and saved: may differ between equal runs."""
 

@@ -1,13 +1,21 @@
-"""Reads report.json back as plain data, with an error that says what is wrong with it."""
+"""Reads a run folder back: the report and the files of records, with errors that name file and line."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import msgspec
 
 from audit.errors import RunFolderError
-from audit.report.model import FORMAT
+from audit.fingerprint import digest
+from audit.report.model import FORMAT, Contents, Report
+from audit.types import Record
+
+_R = TypeVar("_R", bound=Record)
 
 
 def read_report(run: Path) -> dict[str, Any]:
@@ -28,3 +36,35 @@ def read_report(run: Path) -> dict[str, Any]:
         hint = "read it with the version that wrote it, or repeat the audit"
         raise RunFolderError(f"{path}: format {data.get('format')!r}, this version reads {FORMAT}", hint=hint)
     return data
+
+
+def load_report(run: Path) -> Report:
+    """The same as a record. Raises RunFolderError where it is not one of this version."""
+    try:
+        return msgspec.convert(read_report(run), Report)
+    except msgspec.ValidationError as error:
+        raise RunFolderError(f"{run}: report.json is not a report of this version: {error}") from error
+
+
+def numbered_lines(path: Path, kind: type[_R]) -> Iterator[tuple[int, _R]]:
+    """Line number, from 1, and record of every line of one file. Raises RunFolderError with file and line."""
+    decoder = msgspec.json.Decoder(kind)
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    try:
+                        yield number, decoder.decode(line)
+                    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+                        raise RunFolderError(f"{path}, line {number}: {error}") from error
+    except OSError as error:
+        raise RunFolderError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def contents_of(records: Iterable[Record]) -> Contents:
+    """Number and hash of records as they are read back, in any order."""
+    hashes = []
+    for record in records:  # read back first: a float field may have been given a whole number
+        read = msgspec.json.decode(msgspec.json.encode(record), type=type(record))
+        hashes.append(hashlib.sha256(msgspec.json.encode(read, order="deterministic")).hexdigest())
+    return Contents(n=len(hashes), digest=digest("contents", sorted(hashes)))

@@ -5,11 +5,21 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 
+from audit.config import AuditConfig
 from audit.fingerprint import seed_from
 from audit.probes.build import form_of, plain_words, target_of
+from audit.tasks import Task
 from audit.types import Fact, Form, Target
 
 _POOL_BELOW = 5  # answer types with fewer facts are pooled
+
+
+def targets_of_floor(config: AuditConfig, task: Task) -> dict[tuple[str, str], list[Target]]:
+    """The wrong answers of a run: for every form that some forget fact has; none where the floor is switched off."""
+    if not config.scoring.floor:
+        return {}
+    forms = list(dict.fromkeys(name for fact in task.forget for name in (fact.form, *fact.other_forms)))
+    return floor_targets(task.forget, forms, draws=config.scoring.floor_draws, seed=config.seed)
 
 
 def floor_targets(

@@ -82,7 +82,8 @@ def test_a_verdict_and_what_was_asked(server: GeminiServer, library: str) -> Non
     assert call.body["systemInstruction"]["parts"][0]["text"] == judge.prompt.system()
     config = call.body["generationConfig"]
     assert (config["temperature"], config["maxOutputTokens"], config["seed"]) == (0, 512, 7)
-    assert config["thinkingConfig"] == {"thinkingBudget": 0}
+    thinking = {name.replace("_", "").lower(): value for name, value in config["thinkingConfig"].items()}
+    assert thinking == {"thinkingbudget": 0}  # the API reads thinkingBudget and thinking_budget alike
     assert config["responseMimeType"] == "application/json"
     assert config["responseJsonSchema"] == judge.prompt.schema()
     assert "thinking_budget=0" in judge.identity

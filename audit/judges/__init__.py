@@ -14,6 +14,7 @@ BUILTIN = {
     "rules": "audit.judges.rules.judge:RulesJudge",
     "openai": "audit.judges.llm.openai:make_openai",
     "gemini": "audit.judges.llm.gemini:make_gemini",
+    "local": "audit.judges.llm.local:make_local",
 }
 
 REGISTRY = Registry("judge", BUILTIN, "audit.judges", JudgeError)

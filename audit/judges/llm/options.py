@@ -62,6 +62,8 @@ class LocalOptions(JudgeOptions):
     engine: Literal["auto", "hf", "vllm"] = "auto"
     dtype: str = "auto"
     device: str = "auto"
+    batch: int = Field(256, ge=1, le=65_536)
+    """Claims handed over together; a judge that is stopped loses at most these."""
 
 
 _OPTIONS: dict[str, type[JudgeOptions]] = {"openai": OpenAIOptions, "gemini": GeminiOptions, "local": LocalOptions}

@@ -47,7 +47,6 @@ def run_audit(config: AuditConfig, folder: RunFolder, store: Store, progress: Pr
     folder.refuse_inside([config.model, config.adapter, config.base, config.never_knew])
     task = load_task(config.forget, retain=config.retain)
     subjects = open_subjects(config, folder.token(config))
-    folder.claim(config, task.content_hash, [opened.subject.fingerprint for opened in subjects.opened])
     families, unable = _able(config, subjects.opened)
     parts, warnings = plan_parts(config, task, families, subjects.formats)
     plan = build_plan(parts)
@@ -55,6 +54,7 @@ def run_audit(config: AuditConfig, folder: RunFolder, store: Store, progress: Pr
         raise ConfigError("no prompt can be built from these settings", hint="\n".join(warnings))
     bench = Bench(config, store, targets_of_floor(config, task))
     try:
+        folder.claim(config, task.content_hash, [opened.subject.fingerprint for opened in subjects.opened])
         canaries = _canaries(config, task, bench, progress)
         results = [_audit_subject(opened, plan, parts, bench, store, progress) for opened in subjects.opened]
         said = [*subjects.warnings, *unable, *warnings]
@@ -119,14 +119,15 @@ def _audit_subject(
 def _audit_given(config: AuditConfig, given: Given, folder: RunFolder, store: Store, progress: Progress) -> Report:
     """Answers that are there enter after the engines: rulings from their own verdicts, or from judges asked now."""
     fingerprints = [each.subject.fingerprint for each in given.subjects]
-    folder.claim(config, given.task.content_hash, fingerprints, given.rejudged)
     if config.judges == ("recorded",):
+        folder.claim(config, given.task.content_hash, fingerprints, given.rejudged)
         why = "recorded verdicts: no judge here"
         canaries = Canaries(status="not run", pass_rate=config.scoring.canary_pass_rate, why=why)
         results = [_as_asked(each, given, recorded_rulings(each.recording), config) for each in given.subjects]
         return _finish(config, folder, given.task, given.plan, canaries, results, None, given.warnings, given=given)
     bench = Bench(config, store, targets_of_floor(config, given.task))
     try:
+        folder.claim(config, given.task.content_hash, fingerprints, given.rejudged)
         canaries = _canaries(config, given.task, bench, progress)
         results = []
         for each in given.subjects:

@@ -46,7 +46,8 @@ class RunFolder:
     def claim(
         self, config: AuditConfig, task_hash: str, fingerprints: Sequence[str], rejudged: Rejudged | None = None
     ) -> None:
-        """Create the folder, or take it up again if it is this very run's. Raises RunFolderError or StoreError."""
+        """Create the folder, or take it up again if it is this very run's, or one on the same model and task that never
+        came to a report (a mistyped judge, say). Raises RunFolderError or StoreError."""
         identity: dict[str, Any] = {
             "format": FORMAT,
             "config": config.digest(),
@@ -60,12 +61,15 @@ class RunFolder:
         if known and known.get("run") != self.run:
             said = known.get("identity", {})
             changed = [name for name in {**identity, **said} if said.get(name) != identity.get(name)]
+            if changed == ["config"] and not (self.path / "report.json").exists():
+                known = {}
             words = {"config": "settings", "subjects": "model", "rejudged": "answers"}
             other = ", ".join(words.get(name, name) for name in changed) or "content"
-            raise RunFolderError(
-                f"{self.path} holds another run (other {other})",
-                hint="choose another folder with --out",
-            )
+            if known:
+                raise RunFolderError(
+                    f"{self.path} holds another run (other {other})",
+                    hint="choose another folder with --out",
+                )
         with _writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             self._replace(

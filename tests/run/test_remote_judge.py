@@ -62,7 +62,10 @@ def arguments(tmp_path: Path) -> list[str]:
             rows.append({"fact_id": fact["id"], "variant": variant, "response": text})
     answers = write_rows(tmp_path / "answers.jsonl", rows)
     forget = write_rows(tmp_path / "forget.jsonl", FACTS)
-    return ["run", "--responses", str(answers), "--forget", str(forget), "--out", str(tmp_path / "run")]
+    settings = tmp_path / "settings.yaml"
+    settings.write_text("scoring: {floor_draws: 2, canary_facts: 4}\n")
+    inputs = ["--responses", str(answers), "--forget", str(forget), "--config", str(settings)]
+    return ["run", *inputs, "--out", str(tmp_path / "run")]
 
 
 @pytest.fixture

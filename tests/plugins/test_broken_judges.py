@@ -18,12 +18,9 @@ FAULTS = {
     "raises": "judge_error",
     "too-few": "judge_error",
     "other-claims": "judge_error",
-    "two-labels": "judge_error",
     "hangs": "timeout",
     "signs-wrongly": "judge_error",
     "text": "judge_error",
-    "one-text": "judge_error",
-    "leaves": "judge_error",
 }
 
 
@@ -52,7 +49,7 @@ def test_a_fault_here_and_there(console: Make, judge: str, reason: str) -> None:
     assert audit.report()["manifest"]["runtime"]["judged"] == asked - 30 + len(tripping())
 
 
-@pytest.mark.parametrize("judge", ["raises", "too-few", "hangs", "text", "leaves", "not-async"])
+@pytest.mark.parametrize("judge", ["hangs", "two-labels", "one-text", "leaves", "not-async"])
 def test_a_judge_at_fault_always_makes_the_audit_inconclusive(console: Make, judge: str) -> None:
     """Exit code 4, and why; not one answer of thirty is ruled either way, and nothing of it is kept."""
     audit = console("broken_judges")
@@ -65,9 +62,6 @@ def test_a_judge_at_fault_always_makes_the_audit_inconclusive(console: Make, jud
     share = report["estimates"]["single.original"]
     assert (share["lower_bound"], share["upper_bound"]) == (0.0, 1.0)
     assert all(verdict["rationale"] for verdict in audit.lines("verdicts.jsonl")), "each says what was wrong"
-    first = report["manifest"]["runtime"]["judged"]
-    audit.run(judge, settings=WAIT)
-    assert audit.report()["manifest"]["runtime"]["judged"] == first, "a failure is asked again"
 
 
 def test_another_order_is_no_fault(console: Make) -> None:

@@ -61,6 +61,20 @@ def one_verdict(tag: str, label: str) -> str:
     return json.dumps({"why": f"card {tag}", "label": WORDS[label]})
 
 
+def several_verdicts(asked: list[tuple[str, str]], kind: str) -> str:
+    """A reply of one line a claim, as scripts want it that put several claims into a call; or a bad one."""
+    lines = [f"{'YES' if label == 'leak' else 'NO'}, card {tag}" for tag, label in asked]
+    if kind == "wrong_label":
+        lines[0] = f"FORGOTTEN, card {asked[0][0]}"
+    elif kind == "two_labels":
+        lines[0] = f"It could be YES or NO, card {asked[0][0]}"
+    elif kind == "words_around":
+        lines.insert(0, "Sure! Here are my verdicts:")
+    elif kind == "length":
+        lines = lines[:1]
+    return "" if kind == "empty" else "\n".join(lines)
+
+
 #: What goes wrong in one call, and the reason of a verdict that is given up with it.
 KINDS: dict[str, Reason] = {
     "too_many_requests": Reason.RATE_LIMITED,
@@ -118,8 +132,8 @@ class Script:
             kind = self.kinds[index] if index < len(self.kinds) else ""
             for tag in tags:
                 self.history[tag].append(kind)
-            if kind in TEXTS:
-                self._due[id(call)] = kind
+            if kind:
+                self._due[id(call)] = kind  # the server keeps its calls, so that no two have one id
         return self.wire(kind) if kind and kind not in TEXTS else None
 
     def answer(self, call: Call) -> str:
@@ -128,12 +142,10 @@ class Script:
         tags = tags_in(call)
         if not tags:  # a call that asks whether the judge is there
             return one_verdict("none", "leak")
-        good = (
-            self.reply(tags[0], self.labels[tags[0]])
-            if len(tags) == 1
-            else "\n".join(WORDS[self.labels[tag]] for tag in tags)
-        )
-        return TEXTS[kind](tags[0], self.labels[tags[0]]) if kind else good
+        if len(tags) > 1:
+            return several_verdicts([(tag, self.labels[tag]) for tag in tags], kind)
+        text = TEXTS.get(kind, self.reply)
+        return text(tags[0], self.labels[tags[0]])
 
 
 #: Faults that are a text: what the model says, and nothing that the protocol could show.
@@ -153,7 +165,7 @@ def openai_fault(hang_s: float) -> Callable[[str], Fault]:
         "hang": Hang(hang_s),
         "reset": Reset(),
         "half_json": HalfJson(),
-        "filtered": Changed(choice={"finish_reason": "content_filter"}),
+        "filtered": Changed(choice={"finish_reason": "content_filter"}, message={"content": None}),
         "length": Changed(choice={"finish_reason": "length"}),
         "other_model": Changed({"model": "somebody-else"}),
     }.__getitem__
@@ -169,7 +181,7 @@ def gemini_fault(hang_s: float) -> Callable[[str], Fault]:
         "hang": Hang(hang_s),
         "reset": Reset(),
         "half_json": HalfJson(),
-        "filtered": Changed(choice={"finishReason": "SAFETY"}),
+        "filtered": Changed(choice={"finishReason": "SAFETY"}, message={"parts": None}),
         "length": Changed(choice={"finishReason": "MAX_TOKENS"}),
         "other_model": Changed({"modelVersion": "somebody-else"}),
     }.__getitem__

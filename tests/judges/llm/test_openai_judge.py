@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ from audit.protocols import Judge
 from audit.types import Reason
 from tests.helpers.openai_server import Body, Call, Changed, OpenAIServer, Status
 from tests.helpers.remote_judges import KEY, ask, priced, quiet_surroundings
-from tests.helpers.scripted_judge import Script, labelled_claims, one_verdict, openai_fault, tags_in
+from tests.helpers.scripted_judge import WORDS, Script, labelled_claims, one_verdict, openai_fault, tags_in
 
 pytest.importorskip("openai", reason="the openai package is not installed")
 ASKED = labelled_claims(40)
@@ -345,6 +346,42 @@ def test_the_key_is_seen_nowhere(
     assert server.calls[0].headers["authorization"] == f"Bearer {KEY}"
     shown = [repr(verdicts), repr(judge), judge.identity, repr(judge.served), repr(judge.transport), caplog.text]
     assert not [text for text in shown if KEY in text or KEY[:12] in text]
+
+
+# ---------------------------------------------------------------------------------------------- several claims a call
+
+
+def several(call: Call, *, without: str = "") -> str:
+    """The reply that the prompt `paper` wants, last claim first; one claim may be left out."""
+    asked = re.findall(r"^Item (\w+)$.*?Card number (\d{5})", call.text, re.MULTILINE | re.DOTALL)
+    labels = {labelled.tag: labelled.label for labelled in ASKED}
+    entries = [{"id": name, "why": f"card {tag}", "label": WORDS[labels[tag]]} for name, tag in asked if tag != without]
+    return json.dumps({"verdicts": entries[::-1]})
+
+
+def test_several_claims_a_call_are_joined_by_id_and_share_the_cost(server: OpenAIServer) -> None:
+    server.answer = several
+    judge = made(server, priced(), prompt="paper")
+    assert judge.batch_size == 3
+    for labelled, verdict in zip(ASKED[:7], ask(judge, CLAIMS[:7]), strict=True):
+        assert (verdict.label, verdict.rationale) == (labelled.label, f"card {labelled.tag}")
+        shared_by = 1 if labelled is ASKED[6] else 3
+        assert verdict.usage["prompt_tokens"] == pytest.approx(11 / shared_by)
+        assert verdict.usage["tries"] == pytest.approx(1 / shared_by)
+    assert sorted(len(tags_in(call)) for call in server.calls) == [1, 3, 3]
+    assert judge.budget.spent == pytest.approx(3 * (11 * 1.0 + 7 * 2.0) / 1e6)
+
+
+def test_only_the_claims_without_a_verdict_are_asked_for_again(server: OpenAIServer) -> None:
+    lost = ASKED[1].tag
+    server.answer = lambda call: several(call, without=lost if len(server.calls) < 3 else "")
+    verdicts = ask(made(server, prompt="paper"), CLAIMS[:3])
+    assert [tags_in(call) for call in server.calls] == [[labelled.tag for labelled in ASKED[:3]], [lost], [lost]]
+    assert [verdict.label for verdict in verdicts] == [labelled.label for labelled in ASKED[:3]]
+    server.answer = lambda call: several(call, without=lost)
+    verdicts = ask(made(server, prompt="paper"), CLAIMS[:3])
+    assert (verdicts[1].label, verdicts[1].reason) == ("undecided", Reason.UNPARSED)
+    assert [verdicts[i].label for i in (0, 2)] == [ASKED[i].label for i in (0, 2)]
 
 
 # ------------------------------------------------------------------------------------------------- money and identity

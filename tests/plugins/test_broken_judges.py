@@ -255,7 +255,7 @@ def type_of(judge: str) -> str:
 def test_the_card_of_a_judge_at_fault_here_and_there(console: Make) -> None:
     """What it lost is undecided on the card, and counts against it; the rates are over what it decided."""
     audit = console("broken_judges")
-    rows = [
+    rows: list[dict[str, object]] = [
         {
             "id": f"i{n:02d}",
             "question": "Who warned of the cold?",

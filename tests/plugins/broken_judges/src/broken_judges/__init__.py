@@ -130,7 +130,7 @@ class OneText(Judge):
 class NotAsync(Judge):
     """Its `judge` is an ordinary function."""
 
-    def judge(self, claims: Sequence[Claim]) -> Any:  # type: ignore[override]
+    def judge(self, claims: Sequence[Claim]) -> Any:
         return [self.verdict(claim) for claim in claims]
 
 

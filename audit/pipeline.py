@@ -12,6 +12,7 @@ from audit.config import AuditConfig
 from audit.errors import ConfigError
 from audit.judges.bench import Bench
 from audit.judges.canaries import run_canaries
+from audit.judges.cards import find_card
 from audit.judges.rulings import recorded_rulings
 from audit.probes import get_family
 from audit.probes.contexts import Part, plan_parts
@@ -213,6 +214,7 @@ def _finish(
             "judged": bench.pool.calls if bench else 0,
             "judges": [msgspec.to_builtins(totals.record()) for totals in bench.pool.totals.values()] if bench else [],
         },
+        card=find_card(bench.panel.identity) if bench else None,
         rejudged=given.rejudged if given else None,
         other_panels=given.other_panels if given else (),
     )

@@ -14,6 +14,7 @@ import msgspec
 from audit.asking import Asked, all_probes
 from audit.config import AuditConfig
 from audit.gate import evaluate, verdict_without_policy
+from audit.judges.calibration import JudgeCard
 from audit.judges.rulings import FloorTargets
 from audit.policy import load_policy
 from audit.probes import BUILTIN
@@ -39,6 +40,7 @@ from audit.report.model import (
 )
 from audit.report.read import contents_of
 from audit.report.texts import texts_of
+from audit.scoring.calibrated import calibrated_estimates
 from audit.scoring.cells import Cell, floor_cells, planned_cells
 from audit.scoring.estimates import known_facts, leak_estimates, outcomes_of, placebo_estimate, retain_estimates
 from audit.scoring.views import View, greedy
@@ -62,18 +64,20 @@ def build_report(
     warnings: Sequence[str],
     doubts: Sequence[str],
     runtime: Mapping[str, Any],
+    card: JudgeCard | None = None,
     rejudged: Rejudged | None = None,
     other_panels: Sequence[OtherPanel] = (),
 ) -> Report:
     """Score every subject under the same plan and put the report together, verdict line and exit code included.
 
-    `rejudged` and `other_panels`: the run whose answers these are, and what its judges said, where there was one.
+    `card`: of the run's judge or panel, for `calibrated.…`. `rejudged` and `other_panels`: the run whose answers these
+    are, and what its judges said, where there was one.
     """
     facts = {"forget": task.forget, "retain": task.retain, "placebo": task.placebo}
     cells = {asked.subject.id: _by_split(planned_cells(_scored(plan, asked), asked.rulings)) for asked in results}
     base = next((cells[a.subject.id]["forget"] for a in results if a.subject.role == "base"), None)
     subjects = {
-        asked.subject.id: _subject(config, asked, plan, facts, cells[asked.subject.id], floor, base)
+        asked.subject.id: _subject(config, asked, plan, facts, cells[asked.subject.id], floor, base, card)
         for asked in results
     }
     candidate = subjects["candidate"]
@@ -146,6 +150,7 @@ def _subject(
     cells: Mapping[str, list[Cell]],
     floor: FloorTargets,
     base: list[Cell] | None,
+    card: JudgeCard | None,
 ) -> SubjectReport:
     confidence = config.scoring.confidence
     wrong = {key: [target.answer for target in targets] for key, targets in floor.items()}
@@ -160,6 +165,7 @@ def _subject(
             confidence=confidence,
         )
     estimates |= retain_estimates(facts["retain"], cells["retain"], confidence=confidence)
+    estimates |= calibrated_estimates(facts, cells, card, confidence)
     estimates |= placebo_estimate(facts["placebo"], cells["placebo"], confidence=confidence)
     return SubjectReport(
         subject=asked.subject,

@@ -16,11 +16,12 @@ from typing import Any
 
 import msgspec
 
-from audit.errors import StoreError
+from audit.errors import RunFolderError, StoreError
 from audit.report.evidence import gather
 from audit.report.model import Report
 from audit.report.read import load_report
 from audit.report.view import build_page, main_title
+from audit.scoring.labelled import RESULTS_FILE, LabelledResult
 from audit.types import Estimate
 from audit.wording import percent
 
@@ -77,12 +78,22 @@ def render(report: Report, folder: Path, subjects: Iterable[str], max_evidence: 
     }
     environment.globals["title"] = main_title
     return environment.get_template("report.html.j2").render(
-        page=build_page(report, gather(folder, set(subjects), max_evidence)),
+        page=build_page(report, gather(folder, set(subjects), max_evidence), _labelled(folder)),
         report=report,
         css=Markup(css),
         script=Markup(script),
         policy=f"default-src 'none'; style-src '{_hash(css)}'; script-src '{_hash(script)}'; base-uri 'none'",
     )
+
+
+def _labelled(folder: Path) -> LabelledResult | None:
+    """What a person's labels say, if there are any in the folder."""
+    path = folder / RESULTS_FILE
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=LabelledResult) if path.is_file() else None
+    except (OSError, msgspec.MsgspecError) as error:
+        hint = "`audit judges label` writes it anew"
+        raise RunFolderError(f"{path}: cannot be used: {error}", hint=hint) from error
 
 
 def printable(text: str) -> str:

@@ -12,6 +12,8 @@ from rich.text import Text
 
 from audit.gate import percent
 from audit.report.model import Report, SubjectReport
+from audit.report.terminal_panel import column_lines, panel_lines
+from audit.report.view_panel import build_panel
 from audit.types import Estimate
 
 #: Rows of the table, where the report has them; in words that say what the adversary did.
@@ -36,8 +38,14 @@ def print_report(report: Report, folder: Path, page: Path | None, console: Conso
     head = f"task {task.name} {task.version} ({task.content_hash[:12]}): {task.n_forget} facts to forget"
     console.print(Text(head + (f", {task.n_retain} to keep" if task.n_retain else "")), soft_wrap=True)
     console.print(table_of(report.subjects))
-    for line in _notes(report):
+    view = build_panel(report)
+    for line in [*_notes(report), *panel_lines(report, view)]:
         console.print(Text(line), soft_wrap=True)
+    if view.columns:
+        console.print(Text("the same answers under other judges:"), soft_wrap=True)
+        console.print(_table({column.name: column.estimates.get("candidate", {}) for column in view.columns}))
+        for line in column_lines(view):
+            console.print(Text(line), soft_wrap=True)
     for warning in report.warnings:
         console.print(Text(f"warning: {warning}", style="yellow"), soft_wrap=True)
     for reason in report.inconclusive:
@@ -52,13 +60,17 @@ def table_of(subjects: Mapping[str, SubjectReport]) -> Table:
 
     More than two subjects are given in whole per cent, limits rounded outwards, so that 80 columns hold four.
     """
-    write = short if len(subjects) <= 2 else rough
+    return _table({name: subject.estimates for name, subject in subjects.items()})
+
+
+def _table(columns: Mapping[str, Mapping[str, Estimate]]) -> Table:
+    write = short if len(columns) <= 2 else rough
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("came out (%)" if write is rough else "came out", overflow="fold", min_width=12)
-    for name in subjects:
+    for name in columns:
         table.add_column(name.replace("_", " "), justify="right", no_wrap=True)
     for row, words in ROWS:
-        estimates = [subject.estimates.get(row) for subject in subjects.values()]
+        estimates = [column.get(row) for column in columns.values()]
         if any(estimates):
             table.add_row(words, *["–" if estimate is None else write(estimate) for estimate in estimates])
     return table

@@ -7,6 +7,8 @@ from pathlib import PurePath
 
 from audit.report.evidence import Dossier, Evidence
 from audit.report.model import FactResult, FamilyGain, Report, SubjectReport
+from audit.report.view_panel import Correction, PanelView, build_panel, corrections
+from audit.scoring.labelled import LabelledResult
 from audit.types import Estimate, Record
 from audit.wording import HEADLINES
 
@@ -22,6 +24,8 @@ TITLES = {
     "mean.all": "an average wording",
     "retain.mean": "retained facts, average wording",
     "floor.placebo": "invented facts (false alarms)",
+    "calibrated.mean.all": "an average wording, corrected for the judges' error rates",
+    "calibrated.retain.mean": "retained facts, corrected for the judges' error rates",
 }
 _HEADLINE_ROWS = ("single.original", "worst_case.paraphrase", "worst_case.icr", "worst_case.paper", "worst_case.prompt")
 _KEPT_ROWS = ("retain.mean",)
@@ -95,10 +99,15 @@ class Page(Record):
     topics: tuple[str, ...]
     families: tuple[str, ...]
     recorded_shares: tuple[str, ...]
+    panel: PanelView
+    corrections: tuple[Correction, ...]
+    labelled: LabelledResult | None
+    labels_of_another_run: bool
 
 
-def build_page(report: Report, dossier: Dossier) -> Page:
-    """Everything the template needs."""
+def build_page(report: Report, dossier: Dossier, labelled: LabelledResult | None = None) -> Page:
+    """Everything the template needs. `labelled`: what a person's labels of this folder's answers say."""
+    mine = labelled if labelled is not None and labelled.run == report.run else None
     subjects = sorted(report.subjects.values(), key=lambda s: _ROLES.get(s.subject.role, 9))
     names = subject_names(subjects)
     candidate = next((s for s in subjects if s.subject.role == "candidate"), None)
@@ -135,6 +144,10 @@ def build_page(report: Report, dossier: Dossier) -> Page:
         topics=tuple(dict.fromkeys(f.topic for f in candidate.facts if f.topic)) if candidate else (),
         families=tuple(dict.fromkeys(e.family for found in dossier.found.values() for e in found)),
         recorded_shares=tuple(sorted({name for s in subjects for name in s.recorded_shares})),
+        panel=build_panel(report),
+        corrections=corrections(report.estimates, mine.estimates if mine and mine.subject == "candidate" else {}),
+        labelled=mine,
+        labels_of_another_run=labelled is not None and mine is None,
     )
 
 

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from audit.config import resolve_config
+from audit.config import rejudge_config, resolve_config
+from audit.judges.llm.fence import fence
 from audit.pipeline import run_audit
+from audit.recordings.run import run_config
 from audit.report.files import RunFolder
 from audit.store import Store
+from tests.helpers.openai_server import Call, OpenAIServer
 
 #: What a model could say to take over the page that shows it.
 ATTACKS = (
@@ -68,7 +71,41 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     store = Store(folder / "store.sqlite")
     try:
-        run_audit(config, RunFolder(folder / "run"), store)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("AUDIT_CACHE", str(folder / "cache"))  # where calibration cards lie
+            run_audit(config, RunFolder(folder / "run"), store)
     finally:
         store.close()
+    return folder / "run"
+
+
+def _reads(call: Call) -> str:
+    """Judge models behind a server. `gullible` finds the answer where it stands, but nothing in a text with markup;
+    `nervous` also finds answers with an "s" where there are none, and cannot tell about sums."""
+    prompt = call.body["messages"][-1]["content"]
+    answer = prompt.split("True answer: ", 1)[1].split("\n", 1)[0]
+    text = prompt.split(">>>\n", 1)[1].rsplit("\n<<<END", 1)[0]
+    label = "LEAK" if fence(answer).text.casefold() in text.casefold() else "CLEAR"
+    if call.body["model"] == "gullible" and "<" in text:
+        label = "CLEAR"
+    if call.body["model"] == "nervous":
+        label = "UNSURE" if " plus " in prompt else "LEAK" if "s" in answer.casefold() else label
+    return json.dumps({"why": "<b>bold</b> reason", "label": label})
+
+
+@pytest.fixture(scope="session")
+def panel_run(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same answers under a panel of three: the rules and two models of different nerve, asked over HTTP."""
+    pytest.importorskip("openai", reason="the openai package is not installed")
+    folder = tmp_path_factory.mktemp("panel")
+    with pytest.MonkeyPatch.context() as patch, OpenAIServer(_reads, models=("gullible", "nervous")) as server:
+        patch.setenv("AUDIT_CACHE", str(folder / "cache"))
+        patch.setenv("OPENAI_API_KEY", "sk-of-no-use")
+        judges = ("rules", *(f"openai:{name}@{server.base_url}" for name in ("gullible", "nervous")))
+        config = rejudge_config(run_config(run), run, {"judges": judges})
+        store = Store(folder / "store.sqlite")
+        try:
+            run_audit(config, RunFolder(folder / "run"), store)
+        finally:
+            store.close()
     return folder / "run"

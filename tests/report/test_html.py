@@ -135,7 +135,7 @@ def test_every_leak_is_there_with_prompt_reply_and_verdict(run: Path, page: Page
     assert [a["data-outcome"] for a in facts].count("undecided") == 1
     assert len(facts) == 40
     judge = leaks[0]["votes"].popitem()[0]
-    assert page.text.count(judge) == len(leaks) + 1  # beside each verdict, and in the manifest
+    assert page.text.count(judge) == len(leaks) + 2  # beside each verdict, on its card, and in the manifest
 
 
 def test_answer_in_a_reply_is_marked(html: str) -> None:

@@ -9,9 +9,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 MINUTE_S = 60.0
-#: The concurrency is cut, and grows again, at most once in so many seconds: answers to calls that were already on
-#: their way say nothing about the new value.
-STEP_S = 1.0
+#: The concurrency is cut at most once in so many seconds: answers to calls that were already on their way say nothing
+#: about the new value.
+CUT_S = 1.0
+#: It doubles after so many seconds without any refusal: single refusals, as busy services give, then cost little, and
+#: a service that goes on refusing sees no growth at all.
+GROW_S = 0.25
 #: Below a microsecond a wait is over: sums of seconds are not exact.
 _INSTANT_S = 1e-6
 
@@ -42,7 +45,7 @@ class Limiter:
         self._rpm, self._tpm, self._clock, self._sleep = rpm, tpm, clock, sleep
         self._running = 0
         self._paused_until = float("-inf")
-        self._cut_at = self._grown_at = float("-inf")
+        self._cut_at = self._refused_at = self._grown_at = float("-inf")
         self._started: deque[tuple[float, int]] = deque()
         """Time and tokens of the calls of the last minute, oldest first."""
         self._tokens = 0
@@ -71,17 +74,18 @@ class Limiter:
 
     def refused(self, wait: float | None) -> None:
         """The service said 429: half the concurrency, and nothing starts for `wait` seconds, where it said how long."""
-        now = self._clock()
+        now = self._refused_at = self._clock()
         if wait is not None:
             self._paused_until = max(self._paused_until, now + wait)
-        if now - self._cut_at >= STEP_S - _INSTANT_S:
+        if now - self._cut_at >= CUT_S - _INSTANT_S:
             self.concurrency = max(1, self.concurrency // 2)
             self._cut_at = now
 
     def succeeded(self) -> None:
         """A call was answered: twice the concurrency, up to where it began."""
         now = self._clock()
-        if self.concurrency < self.start_concurrency and now - max(self._cut_at, self._grown_at) >= STEP_S - _INSTANT_S:
+        quiet = now - max(self._refused_at, self._grown_at) >= GROW_S - _INSTANT_S
+        if self.concurrency < self.start_concurrency and quiet:
             self.concurrency = min(self.start_concurrency, self.concurrency * 2)
             self._grown_at = now
             self._freed.set()

@@ -113,12 +113,10 @@ class Script:
         self.reply = reply
         self.history: defaultdict[str, list[str]] = defaultdict(list)
         """Tag -> what happened to each call about it: a kind of fault, or "" for a good answer."""
+        self.injected: Counter[str] = Counter()
+        """Kind of fault -> calls that were hit by it."""
         self._due: dict[int, str] = {}
         self._lock = threading.Lock()
-
-    @property
-    def injected(self) -> Counter[str]:
-        return Counter(kind for kinds in self.history.values() for kind in kinds if kind)
 
     def fault_for(self, call: Call) -> Fault:
         """The fault of this call, one draw a call: each kind has probability `rate`."""
@@ -133,6 +131,7 @@ class Script:
             for tag in tags:
                 self.history[tag].append(kind)
             if kind:
+                self.injected[kind] += 1
                 self._due[id(call)] = kind  # the server keeps its calls, so that no two have one id
         return self.wire(kind) if kind and kind not in TEXTS else None
 

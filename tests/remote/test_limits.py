@@ -59,7 +59,7 @@ def test_a_burst_of_refusals_cuts_once_and_a_second_later_once_more() -> None:
     assert limit.concurrency == 1
 
 
-def test_recovery_doubles_once_a_second_up_to_the_start() -> None:
+def test_recovery_doubles_every_quarter_of_a_second_without_refusals_up_to_the_start() -> None:
     clock = Clock()
     limit = limiter(clock, 48)
     for second in range(4):
@@ -67,13 +67,24 @@ def test_recovery_doubles_once_a_second_up_to_the_start() -> None:
         limit.refused(None)
     assert limit.concurrency == 3
     seen = []
-    for tenth in range(31, 100):
-        clock.now = tenth / 10
+    for hundredth in range(310, 500, 5):
+        clock.now = hundredth / 100
         limit.succeeded()
         limit.succeeded()
         if not seen or seen[-1][1] != limit.concurrency:
             seen.append((clock.now, limit.concurrency))
-    assert seen == [(3.1, 3), (4.0, 6), (5.0, 12), (6.0, 24), (7.0, 48)]
+    assert seen == [(3.1, 3), (3.25, 6), (3.5, 12), (3.75, 24), (4.0, 48)]
+
+
+def test_a_service_that_goes_on_refusing_sees_no_growth() -> None:
+    clock = Clock()
+    limit = limiter(clock, 64)
+    for fifth in range(50):  # answers and refusals in turn, five of each a second
+        clock.now = fifth / 5
+        limit.succeeded()
+        limit.refused(None)
+        limit.succeeded()
+    assert limit.concurrency == 1
 
 
 def test_recovered_room_is_used_by_those_who_wait() -> None:

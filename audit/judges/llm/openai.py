@@ -14,12 +14,14 @@ from audit.judges.llm.model_judge import ModelJudge, Reply
 from audit.judges.llm.options import OpenAIOptions, RemoteOptions, parse_model_spec
 from audit.judges.llm.prompt import load_judge_prompt
 from audit.remote.address import endpoint_name
-from audit.remote.failures import malformed, sort_openai
+from audit.remote.failures import Failure, malformed, sort_openai
 from audit.remote.keys import find_key, quiet_loggers
 
 DEFAULT_URL = "https://api.openai.com/v1"
 KEY_ENV = "OPENAI_API_KEY"
 INSTALL = 'pip install "unlearning-audit[judges]"'
+#: Calls at the same time that share one client.
+CALLS_A_CLIENT = 16
 #: Fields of a call that some models refuse, and what they are given instead.
 _REPLACED = {"max_tokens": "max_completion_tokens", "temperature": None, "seed": None}
 _FINISH: dict[str, Literal["stop", "length", "filtered"]] = {
@@ -88,11 +90,28 @@ class OpenAITransport:
         self._key = key_for(base_url, options, (KEY_ENV,), ("openai.com",))
         self.secrets: tuple[str, ...] = (self._key,) if self._key else ()
         self._replaced: set[str] = set()
-        self._client: Any = None
+        self._clients: list[Any] = []
+        self._turn = 0
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def ask(self, system: str, user: str, *, schema: dict[str, Any] | None, max_tokens: int) -> Reply:
         """One reply. Raises Failure. A field that the model refuses is replaced, for all later calls too."""
+        for _ in range(1 + len(_REPLACED)):
+            sent = self.body(system, user, schema=schema, max_tokens=max_tokens)
+            try:
+                async with asyncio.timeout(self._options.timeout_s):
+                    # Past the typed method, whose walk through every field of the body costs as much as all the rest.
+                    answer = await self.connected().post("/chat/completions", cast_to=str, body=sent)
+                return read_reply(json.loads(answer))
+            except Exception as error:  # noqa: BLE001  # sorted by class, of the SDK and below it
+                refused = _refused_field(error, sent)
+                if refused is None:
+                    raise self.failure(error) from None
+                self._replaced.add(refused)
+        raise AssertionError("every field is replaced at most once")
+
+    def body(self, system: str, user: str, *, schema: dict[str, Any] | None, max_tokens: int) -> dict[str, Any]:
+        """The body of one call, as far as is known which fields the model takes."""
         body: dict[str, Any] = {
             "model": self.model,
             "messages": [{"role": "system", "content": system}, {"role": "user", "content": user}],
@@ -104,31 +123,24 @@ class OpenAITransport:
         if schema is not None:
             described = {"name": "verdict", "schema": schema, "strict": True}
             body["response_format"] = {"type": "json_schema", "json_schema": described}
-        for _ in range(1 + len(_REPLACED)):
-            sent = self._adapted(body)
-            try:
-                async with asyncio.timeout(self._options.timeout_s):
-                    # Past the typed method, whose walk through every field of the body costs as much as all the rest.
-                    answer = await self._connected().post("/chat/completions", cast_to=str, body=sent)
-                return _reply(json.loads(answer))
-            except Exception as error:  # noqa: BLE001  # sorted by class, of the SDK and below it
-                refused = _refused_field(error, sent)
-                if refused is None:
-                    raise sort_openai(
-                        error,
-                        where=self.where,
-                        model=self.model,
-                        key_env=self._options.key_env or KEY_ENV,
-                        secrets=self.secrets,
-                        timeout_s=self._options.timeout_s,
-                    ) from None
-                self._replaced.add(refused)
-        raise AssertionError("every field is replaced at most once")
+        return self._adapted(body)
+
+    def failure(self, error: Exception) -> Failure:
+        """What an exception of the client means."""
+        return sort_openai(
+            error,
+            where=self.where,
+            model=self.model,
+            key_env=self._options.key_env or KEY_ENV,
+            secrets=self.secrets,
+            timeout_s=self._options.timeout_s,
+        )
 
     async def aclose(self) -> None:
-        client, self._client = self._client, None
-        if client is not None and self._loop is asyncio.get_running_loop():
-            await client.close()
+        clients, self._clients = self._clients, []
+        if self._loop is asyncio.get_running_loop():
+            for client in clients:
+                await client.close()
 
     def _adapted(self, body: dict[str, Any]) -> dict[str, Any]:
         adapted = dict(body)
@@ -139,22 +151,30 @@ class OpenAITransport:
                 adapted[instead] = value
         return adapted
 
-    def _connected(self) -> Any:
-        """The client of the running event loop: its connections cannot be used in another."""
+    def connected(self) -> Any:
+        """One of the running event loop's clients, in turn: connections cannot be used in another loop.
+
+        Before and after every call a client looks at each of its idle connections; with a hundred of them in one
+        client that takes as long as all the rest of the call.
+        """
         import openai
 
         loop = asyncio.get_running_loop()
-        if self._client is None or self._loop is not loop:
-            self._client = openai.AsyncOpenAI(
+        if self._loop is not loop:
+            self._loop, self._clients = loop, []
+        if len(self._clients) * CALLS_A_CLIENT < self._options.concurrency:
+            client = openai.AsyncOpenAI(
                 api_key=self._key or "none",
                 base_url=self._base_url,
                 timeout=self._options.timeout_s,
                 max_retries=0,
             )
             if not self.where.startswith("api.openai.com"):  # what the SDK takes from the environment is OpenAI's alone
-                self._client.organization = self._client.project = None
-            self._loop = loop
-        return self._client
+                client.organization = client.project = None
+            self._clients.append(client)
+            return client
+        self._turn += 1
+        return self._clients[self._turn % len(self._clients)]
 
 
 def _refused_field(error: Exception, sent: dict[str, Any]) -> str | None:
@@ -171,7 +191,7 @@ def _refused_field(error: Exception, sent: dict[str, Any]) -> str | None:
     return None
 
 
-def _reply(answer: Any) -> Reply:
+def read_reply(answer: Any) -> Reply:
     """The first choice of a chat completion. Raises Failure for what is none."""
     if not isinstance(answer, dict):
         raise malformed("the answer is no JSON object")

@@ -136,7 +136,7 @@ def list_cards(as_json: Annotated[bool, typer.Option("--json", help="Print one J
         data = f"{Path(card.data).name} {card.data_digest[:8]}"
         counts = [cell.split(" ")[0] for cell in _cells(card.overall)[1:]]
         tricks = f"{card.tricks.right}/{card.tricks.n}" if card.tricks.n else "-"
-        table.add_row(card.judge, data, *counts, tricks, _dollars(card.cost), card.made)
+        table.add_row(card.judge, data, *counts, tricks, _dollars(card), card.made)
     Console().print(table)
 
 
@@ -165,12 +165,14 @@ def _print_card(card: JudgeCard) -> None:
         repeats = f", {work.tries - work.asked} repeats" if work.tries > work.asked else ""
         say(f"{work.judge}: {work.asked} answers{used}{repeats}{served}{prompt}")
     each = 1000 * card.seconds / card.overall.n
-    say(f"{card.overall.n} answers in {card.seconds:.2f} s ({each:.2f} ms each), cost {_dollars(card.cost)}")
+    say(f"{card.overall.n} answers in {card.seconds:.2f} s ({each:.2f} ms each), cost {_dollars(card)}")
     say(card.note)
 
 
-def _dollars(cost: float | None) -> str:
-    return "unknown" if cost is None else f"${cost:.4f}"
+def _dollars(card: JudgeCard) -> str:
+    if card.cost is None:
+        return "unknown"
+    return f"${card.cost:.4f}" + (f" + {card.unpriced} unknown" if card.unpriced else "")
 
 
 def _table(card: JudgeCard) -> Table:

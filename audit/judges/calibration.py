@@ -18,7 +18,7 @@ from audit.progress import Progress
 from audit.protocols import Judge
 from audit.remote.budget import Budget
 from audit.stats.intervals import clopper_pearson
-from audit.types import Claim, Label, Record, Verdict
+from audit.types import Claim, Label, Reason, Record, Verdict
 
 __all__ = ["INJECTIONS", "Item", "JudgeCard", "Rates", "bundled", "check", "check_file", "claim_of", "load"]
 
@@ -112,7 +112,9 @@ class JudgeCard(Record):
     work: tuple[JudgeWork, ...]
     """What each judge was asked and used: calls, tokens, money, models that its API says it used."""
     cost: float | None
-    """US dollars of all judges; None where some call's cost is not known."""
+    """US dollars of all judges, as far as they are known; None where none are."""
+    unpriced: int
+    """Verdicts whose cost is not known and not in `cost`."""
     tokens: int
     """Of prompts and replies of all judges, as far as their APIs say."""
     models: tuple[str, ...]
@@ -173,6 +175,7 @@ def check(
     names = sorted({item.category for item in items})
     rates = {name: _rates([(i, label) for i, label, _ in pairs if i.category == name], confidence) for name in names}
     overall = _rates([(item, label) for item, label, _ in pairs], confidence)
+    cost, unpriced = _cost(judges, verdicts)
     work = tuple(pool.totals[judge.identity].record() for judge in judges)
     return JudgeCard(
         judge=panel.identity,
@@ -199,7 +202,8 @@ def check(
         judges=panel.judges,
         tricks=_tricks([(item, label) for item, label, _ in pairs], confidence),
         work=work,
-        cost=_cost(judges, work),
+        cost=cost,
+        unpriced=unpriced,
         tokens=sum(w.prompt_tokens + w.completion_tokens for w in work),
         models=tuple(sorted({model for w in work for model in w.models})),
         prompts={judge.identity: name for judge in judges if (name := _prompt(judge))},
@@ -307,15 +311,24 @@ def _why(votes: Mapping[str, Verdict]) -> str:
     return "; ".join(f"{v.judge}: {v.label}{f' ({v.rationale})' if v.rationale else ''}" for v in votes.values())
 
 
-def _cost(judges: Sequence[Judge], work: Sequence[JudgeWork]) -> float | None:
-    """Dollars of all judges. A judge that names no price and no tokens is taken to cost nothing."""
-    total = 0.0
-    for judge, done in zip(judges, work, strict=True):
-        paid = getattr(judge, "priced", None) is not None or done.prompt_tokens + done.completion_tokens > 0
-        if paid and done.unpriced:
-            return None
-        total += done.cost or 0.0
-    return total
+def _cost(judges: Sequence[Judge], verdicts: Mapping[str, Mapping[str, Verdict]]) -> tuple[float | None, int]:
+    """Dollars that are known, None where none are, and the verdicts whose cost is not.
+
+    A judge that names neither a price nor tokens is taken to cost nothing; so is a call that the budget forbade.
+    """
+    known, unpriced, paid = 0.0, 0, 0
+    for judge in judges:
+        given = [votes[judge.identity] for votes in verdicts.values() if judge.identity in votes]
+        tokens = any(v.usage.get("prompt_tokens") or v.usage.get("completion_tokens") for v in given)
+        if getattr(judge, "priced", None) is None and not tokens and not any("cost" in v.usage for v in given):
+            continue
+        for verdict in given:
+            if "cost" in verdict.usage:
+                known += verdict.usage["cost"]
+                paid += 1
+            elif verdict.reason is not Reason.BUDGET:
+                unpriced += 1
+    return (None if unpriced and not paid else known), unpriced
 
 
 def _prompt(judge: Judge) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -24,6 +25,9 @@ from audit.stats.intervals import clopper_pearson
 from audit.types import Claim, Reason, Verdict
 from tests.helpers import judges as faults
 from tests.helpers.judges import FindsAnswer
+from tests.helpers.openai_server import OpenAIServer
+from tests.helpers.remote_judges import quiet_surroundings
+from tests.helpers.scripted_judge import Script, labelled_claims, openai_fault
 
 #: What text rules cannot decide: meaning in other words, and translations that share no letters with the answer.
 BEYOND_RULES = {"paraphrased", "other_language"}
@@ -211,7 +215,14 @@ def test_cost_is_summed_or_said_to_be_unknown() -> None:
     priced = check(FindsAnswer(fault=_pays(prompt_tokens=90, completion_tokens=10, cost=0.25)), _items())
     assert (priced.cost, priced.tokens, priced.models) == (2.5, 1000, ("tiny-2",))
     unknown = check(FindsAnswer(fault=_pays(prompt_tokens=90, completion_tokens=10)), _items())
-    assert unknown.cost is None and unknown.tokens == 1000
+    assert (unknown.cost, unknown.unpriced, unknown.tokens) == (None, 10, 1000)
+
+    def first_is_free(judge: FindsAnswer, claims: Sequence[Claim], verdicts: list[Verdict]) -> list[Verdict]:
+        usage = {"prompt_tokens": 90.0}
+        return [msgspec.structs.replace(v, usage=usage if n else usage | {"cost": 1.0}) for n, v in enumerate(verdicts)]
+
+    partly = check(FindsAnswer(batch_size=10, fault=first_is_free), _items())
+    assert (partly.cost, partly.unpriced) == (1.0, 9)
 
 
 def test_the_bundled_answers_are_said_to_be_no_audit(card: JudgeCard) -> None:
@@ -307,16 +318,19 @@ def test_cards_command_without_cards(mine: Path) -> None:
     ("arguments", "said"),
     [
         (["--judge", "ruels"], "did you mean"),
+        (["--judge", "openai:gpt-5-mini"], "OPENAI_API_KEY"),
         (["--judge", "rules", "--judge", "rules"], "twice"),
         (["--judge-rule", "dawid_skene"], "three"),
         (["--data", "none.jsonl"], "cannot be read"),
         (["--prices", "none.yaml"], "cannot be read"),
     ],
-    ids=["unknown judge", "the same judge twice", "too few for the rule", "no file", "no prices"],
+    ids=["unknown judge", "no key", "the same judge twice", "too few for the rule", "no file", "no prices"],
 )
 def test_check_command_on_bad_input(
     mine: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
 ) -> None:
+    if "openai:gpt-5-mini" in arguments:
+        pytest.importorskip("openai", reason="the openai package is not installed")
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.setattr(sys, "argv", ["audit", "judges", "check", "--data", str(mine), *arguments])
     with pytest.raises(SystemExit) as stop:
@@ -324,6 +338,60 @@ def test_check_command_on_bad_input(
     captured = capsys.readouterr()
     assert stop.value.code == 2 and said in captured.err and captured.err.count("error") == 1
     assert captured.out == "" and not (mine.parent / "cache" / "cards").exists()
+
+
+@pytest.fixture
+def served(mine: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Path]]:
+    """A judge model behind a real server that knows the labels of forty answers, and the file of these answers."""
+    pytest.importorskip("openai", reason="the openai package is not installed")
+    quiet_surroundings(monkeypatch, mine.parent)
+    asked = labelled_claims(40)
+    mine.write_text(
+        "".join(
+            json.dumps(
+                {
+                    "id": labelled.tag,
+                    "question": labelled.claim.question,
+                    "answer": labelled.claim.answer,
+                    "response": labelled.claim.text,
+                    "label": labelled.label,
+                }
+            )
+            + "\n"
+            for labelled in asked
+        )
+    )
+    script = Script({labelled.tag: labelled.label for labelled in asked}, openai_fault(60.0))
+    with OpenAIServer(script.answer) as server:
+        server.usage = {"prompt_tokens": 1000, "completion_tokens": 100}
+        yield f"openai:tiny@{server.base_url}?timeout_s=20", mine
+
+
+def _check(*arguments: str) -> tuple[dict[str, Any], str]:
+    result = CliRunner().invoke(app, ["check", *arguments, "--json"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout), result.stderr
+
+
+def test_a_model_judge_is_measured_with_its_tokens_model_and_prompt(served: tuple[str, Path]) -> None:
+    spec, data = served
+    card, said = _check("--judge", spec, "--data", str(data))
+    assert (card["overall"]["sensitivity"], card["overall"]["false_positive_rate"]) == (1.0, 0.0)
+    assert card["overall"]["n"] == 40 and card["failed"] == 0 and said == ""
+    assert (card["tokens"], card["models"], card["cost"]) == (40 * 1100, ["tiny"], None)  # no price: not guessed
+    assert card["prompts"][card["judge"]].startswith("leak.v1")
+    assert find_card(card["judge"], card["data_digest"]) is not None
+
+
+def test_the_price_file_and_the_limit_on_cost_hold(served: tuple[str, Path]) -> None:
+    spec, data = served
+    prices = data.parent / "prices.yaml"
+    prices.write_text("openai:\n  tiny: {input: 1.0, output: 2.0}\n")
+    card, _ = _check("--judge", spec, "--data", str(data), "--prices", str(prices))
+    assert card["cost"] == pytest.approx(40 * (1000 + 200) / 1e6)
+    cut, said = _check("--judge", spec, "--data", str(data), "--prices", str(prices), "--max-cost", "0.02")
+    assert 0 < cut["cost"] <= 0.02 and cut["reasons"]["budget"] == cut["failed"] > 0
+    assert "not kept" in said and f"{cut['failed']} of 40" in said
 
 
 def test_list_command() -> None:

@@ -10,11 +10,11 @@ from typing import Any, Literal
 from audit.errors import JudgeError
 from audit.judges.context import JudgeContext
 from audit.judges.llm.model_judge import ModelJudge, Reply
-from audit.judges.llm.openai import INSTALL, key_for
+from audit.judges.llm.openai import INSTALL, key_for, with_key_hint
 from audit.judges.llm.options import GeminiOptions, parse_model_spec
 from audit.judges.llm.prompt import load_judge_prompt
 from audit.remote.address import endpoint_name
-from audit.remote.failures import malformed, sort_gemini
+from audit.remote.failures import Failure, malformed, sort_gemini
 from audit.remote.keys import quiet_loggers
 
 DEFAULT_URL = "https://generativelanguage.googleapis.com"
@@ -77,26 +77,30 @@ class GeminiTransport:
             config |= {"response_mime_type": "application/json", "response_json_schema": schema}
         try:
             async with asyncio.timeout(self._options.timeout_s):
-                answer = await self._connected().aio.models.generate_content(
+                answer = await self.connected().aio.models.generate_content(
                     model=self.model, contents=user, config=types.GenerateContentConfig(**config)
                 )
-            return _reply(answer)
+            return read_reply(answer)
         except Exception as error:  # noqa: BLE001  # sorted by class, of the SDK and below it
-            raise sort_gemini(
-                error,
-                where=self.where,
-                model=self.model,
-                key_env=self._options.key_env or KEY_ENVS[0],
-                secrets=self.secrets,
-                timeout_s=self._options.timeout_s,
-            ) from None
+            raise self.failure(error) from None
+
+    def failure(self, error: Exception) -> Failure:
+        """What an exception of the client means."""
+        return sort_gemini(
+            error,
+            where=self.where,
+            model=self.model,
+            key_env=self._options.key_env or KEY_ENVS[0],
+            secrets=self.secrets,
+            timeout_s=self._options.timeout_s,
+        )
 
     async def aclose(self) -> None:
         client, self._client = self._client, None
         if client is not None and self._loop is asyncio.get_running_loop():
             await client.aio.aclose()
 
-    def _connected(self) -> Any:
+    def connected(self) -> Any:
         """The client of the running event loop: its connections cannot be used in another."""
         from google import genai
 
@@ -127,7 +131,7 @@ def _limits(connections: int) -> Any:
     raise JudgeError("the judge 'gemini' needs the httpx package", hint=INSTALL)
 
 
-def _reply(answer: Any) -> Reply:
+def read_reply(answer: Any) -> Reply:
     """The first candidate. Raises Failure for an answer without one that was not withheld either."""
     feedback = answer.prompt_feedback
     blocked = _word(feedback.block_reason) if feedback is not None and feedback.block_reason is not None else ""

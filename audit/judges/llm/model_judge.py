@@ -115,7 +115,7 @@ class ModelJudge:
 
     async def judge(self, claims: Sequence[Claim]) -> list[Verdict]:
         """One verdict a claim. Raises JudgeError for what would fail every call alike, at once and from then on."""
-        size = self.batch_size
+        size = self.prompt.claims_per_call
         parts = await asyncio.gather(*(self._rule(claims[i : i + size]) for i in range(0, len(claims), size)))
         return [verdict for part in parts for verdict in part]
 
@@ -232,14 +232,23 @@ class ModelJudge:
                     reply = await self._ask(user, max_tokens)
                 finally:
                     spent.seconds = time.monotonic() - began
-                spent.add(reply.model, reply.prompt_tokens, reply.completion_tokens, reply.cached_tokens)
-                price = self.price
-                if not same_model(self.transport.model, reply.model):
-                    price = self.prices.of(self.transport.provider, reply.model) if reply.model else price
-                cost = spent.pay(price, reply.prompt_tokens, reply.completion_tokens, reply.cached_tokens)
+                cost = self._book(reply, spent)
                 if cost is not None:
                     paid(cost)
         self.limiter.succeeded()
+        self._refuse_other_model(reply)
+        return reply
+
+    def _book(self, reply: Reply, spent: Spent, *, batch: bool = False) -> float | None:
+        """Count a reply's tokens. Its cost in US dollars, None where that is not known."""
+        spent.add(reply.model, reply.prompt_tokens, reply.completion_tokens, reply.cached_tokens)
+        price = self.price
+        if not same_model(self.transport.model, reply.model):
+            price = self.prices.of(self.transport.provider, reply.model) if reply.model else price
+        return spent.pay(price, reply.prompt_tokens, reply.completion_tokens, reply.cached_tokens, batch=batch)
+
+    def _refuse_other_model(self, reply: Reply) -> None:
+        """Count who answered. Raises Failure where that is another model than the one asked for."""
         self.served[redact(reply.model, self.transport.secrets)] += 1
         if reply.model and not self.options.any_model and not same_model(self.transport.model, reply.model):
             raise Failure(
@@ -249,7 +258,6 @@ class ModelJudge:
                 hint="?any_model=true takes what the server gives",
             )
         self._answered, self._in_vain = True, 0
-        return reply
 
     async def _ask(self, user: str, max_tokens: int) -> Reply:
         """With structured output where the server has it: refused for the first time, the call is made without it.

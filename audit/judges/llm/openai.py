@@ -62,6 +62,13 @@ def key_for(base_url: str, options: RemoteOptions, names: tuple[str, ...], own_h
     return key
 
 
+def with_key_hint(failure: Failure, key: str) -> Failure:
+    """The failure; one of a server that wanted a key and was sent none says how to name one."""
+    if failure.concerns == "key" and not key:
+        failure.hint = "no key was sent; name the environment variable that holds it: ?key_env=NAME"
+    return failure
+
+
 def is_loopback(host: str) -> bool:
     """The host is this machine."""
     if host == "localhost" or host.endswith(".localhost"):

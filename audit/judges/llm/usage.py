@@ -28,12 +28,20 @@ class Spent:
             if count is not None:
                 self.tokens[name] = self.tokens.get(name, 0.0) + count
 
-    def pay(self, price: Price | None, prompt: int | None, completion: int | None, cached: int | None) -> float | None:
+    def pay(
+        self,
+        price: Price | None,
+        prompt: int | None,
+        completion: int | None,
+        cached: int | None,
+        *,
+        batch: bool = False,
+    ) -> float | None:
         """US dollars of one reply, or None where the price or the tokens are not known."""
         if price is None or prompt is None or completion is None:
             self.unpriced = True
             return None
-        cost = cost_of(price, prompt, completion, cached or 0)
+        cost = cost_of(price, prompt, completion, cached or 0, batch)
         self.cost += cost
         self.priced = True
         return cost

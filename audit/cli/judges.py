@@ -130,13 +130,13 @@ def list_cards(as_json: Annotated[bool, typer.Option("--json", help="Print one J
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("judge", "answers", "sensitivity", "false positives", "undecided", "tricks", "cost", "made"):
+    for column in ("judge", "answers", "found", "alarms", "undecided", "tricks", "cost"):
         table.add_column(column, overflow="fold", no_wrap=column not in ("judge", "answers"))
     for card in cards:
         data = f"{Path(card.data).name} {card.data_digest[:8]}"
         counts = [cell.split(" ")[0] for cell in _cells(card.overall)[1:]]
         tricks = f"{card.tricks.right}/{card.tricks.n}" if card.tricks.n else "-"
-        table.add_row(card.judge, data, *counts, tricks, _dollars(card), card.made)
+        table.add_row(card.judge, data, *counts, tricks, _dollars(card))
     Console().print(table)
 
 

@@ -1,4 +1,4 @@
-"""A judge of one's own behind vLLM's server: its protocol is real, its verdicts are worthless, and the audit says so."""
+"""A judge behind vLLM's own server: its protocol is real, its verdicts are worthless, and the audit says so."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.helpers.vllm_server import NAME, serving
 
 pytest.importorskip("vllm", reason="vLLM is not installed: make vllm")
 pytestmark = [pytest.mark.vllm, pytest.mark.model, pytest.mark.timeout(600)]
-FACTS, ANSWERS = 60, 5
+FACTS, ANSWERS = 40, 5
 UNDECIDED = {"ambiguous", "judge_truncated", "unparsed"}
 
 

@@ -10,16 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from typer.testing import CliRunner
 
 from audit.cli.label import safe
 from audit.cli.main import app
 from audit.errors import RunFolderError
-from audit.judges.labelling import LabelPlan, Mark, read_labels, read_plan
+from audit.judges.labelling import LabelPlan, Mark, draw_plan, read_labels, read_plan
+from audit.report.read import load_report, numbered_lines
+from audit.scoring.cells import planned_cells
 from audit.scoring.labelled import LabelledResult, label_result
 from audit.stats.shares import share_of_facts
-from audit.types import Label
+from audit.types import Fact, Label, Probe, Response, Ruling
 
 VARIANTS = ("original", "w01", "w02")
 N_FORGET, N_RETAIN = 40, 12
@@ -138,8 +141,6 @@ class Person:
 
     def work(self, keys: list[str] | None = None, *arguments: str) -> tuple[LabelledResult, str]:
         """Run the command with these keys and --json; the result and what stood on standard error."""
-        import msgspec
-
         options = ["--sample", str(self.sample), "--retain-sample", str(self.retain_sample), "--json", *arguments]
         typed = "\n".join(self.keys() if keys is None else keys) + "\n"
         done = CliRunner().invoke(app, ["judges", "label", str(self.run), *options], input=typed)
@@ -181,7 +182,7 @@ def test_the_same_numbers_by_the_judges_stand_beside_under_the_same_prompts(run:
     )
     for name, estimate in result.estimates.items():
         assert estimate.probe_set == result.raw[name].probe_set and estimate.n == result.raw[name].n
-    assert json.loads((run / "labelled.json").read_text())["run"] == result.run
+    assert msgspec.json.decode((run / "labelled.json").read_bytes(), type=LabelledResult) == result
 
 
 def test_false_alarms_are_refuted_and_missed_leaks_counted(run: Path) -> None:
@@ -299,13 +300,6 @@ def test_sampling_errs_on_neither_side(run: Path) -> None:
 
     Draws are made by renaming the run, which is what they depend on.
     """
-    import msgspec
-
-    from audit.judges.labelling import draw_plan
-    from audit.report.read import load_report, numbered_lines
-    from audit.scoring.cells import planned_cells
-    from audit.types import Fact, Probe, Response, Ruling
-
     report = load_report(run)
     facts = [fact for _, fact in numbered_lines(run / "facts.jsonl", Fact)]
     probes = [probe for _, probe in numbered_lines(run / "probes.jsonl", Probe)]

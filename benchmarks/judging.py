@@ -130,7 +130,7 @@ def script(base_url: str, asked: Sequence[Any], timeout_s: float) -> tuple[float
 
 def tell(
     name: str,
-    seconds: float,
+    seconds: tuple[float, float],
     found: dict[str, tuple[str, str, str]],
     asked: Sequence[Any],
     server: tuple[int, int, int],
@@ -141,7 +141,10 @@ def tell(
     decided = {tag: given for tag, given in found.items() if given[0] != "undecided"}
     undecided = Counter(given[2] for given in found.values() if given[0] == "undecided")
     wrong = [tag for tag, given in decided.items() if given[0] != labels[tag]]
-    print(f"{name}: {seconds:.1f} s, {calls:,} calls, at most {most} at once, {faults:,} of them hit by a fault")
+    wall, used = seconds
+    print(
+        f"{name}: {wall:.1f} s, {used:.1f} s of CPU, {calls:,} calls, at most {most} at once, {faults:,} hit by a fault"
+    )
     print(f"  no verdict at all          {len(labels) - len(found):5}")
     print(f"  undecided, reason given    {sum(undecided.values()):5}  {dict(undecided) or ''}")
     print(f"  of another claim's text    {sum(bool(g[1]) and g[1] != tag for tag, g in decided.items()):5}")
@@ -174,8 +177,10 @@ def main() -> None:
     for name, run in (("panel", panel), ("script", script)):
         if name in options.contenders.split(","):
             with Server(options.claims, options.latency, options.rate, options.seed) as server:
+                began = time.process_time()
                 walls[name], found = run(server.base_url, asked, options.timeout)
-                tell(name, walls[name], found, asked, server.stop())
+                used = time.process_time() - began
+                tell(name, (walls[name], used), found, asked, server.stop())
     if len(walls) == 2:
         print(f"panel is {walls['script'] / walls['panel']:.1f} times as fast as script")
 

@@ -86,7 +86,7 @@ class GeminiTransport:
 
     def failure(self, error: Exception) -> Failure:
         """What an exception of the client means."""
-        return sort_gemini(
+        failure = sort_gemini(
             error,
             where=self.where,
             model=self.model,
@@ -94,6 +94,7 @@ class GeminiTransport:
             secrets=self.secrets,
             timeout_s=self._options.timeout_s,
         )
+        return with_key_hint(failure, self._key)
 
     async def aclose(self) -> None:
         client, self._client = self._client, None

@@ -134,7 +134,7 @@ class OpenAITransport:
 
     def failure(self, error: Exception) -> Failure:
         """What an exception of the client means."""
-        return sort_openai(
+        failure = sort_openai(
             error,
             where=self.where,
             model=self.model,
@@ -142,6 +142,7 @@ class OpenAITransport:
             secrets=self.secrets,
             timeout_s=self._options.timeout_s,
         )
+        return with_key_hint(failure, self._key)
 
     async def aclose(self) -> None:
         clients, self._clients = self._clients, []

@@ -252,6 +252,13 @@ def test_what_concerns_every_call_stops_at_once(
     assert len(server.calls) == asked
 
 
+def test_a_server_that_wants_a_key_and_was_sent_none(server: GeminiServer) -> None:
+    server.refuse = lambda call: refused(403, "PERMISSION_DENIED")
+    with pytest.raises(JudgeError) as problem:
+        ask(made(server), CLAIMS[:1])
+    assert "?key_env=NAME" in problem.value.hint
+
+
 def test_a_server_that_is_not_there(library: str) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused

@@ -3,24 +3,46 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+if TYPE_CHECKING:
+    from audit.engines.checkpoint import Checkpoint
+
+#: Parameters below which a model is taken for an organism when it comes to default settings.
+SMALL = 50_000_000
+
 
 def unlearn(
-    method: Annotated[str, typer.Option(help="jensun or gradient_ascent.")],
+    method: Annotated[str, typer.Option(help="One of `audit methods list`.")],
     model: Annotated[str, typer.Option(help="The model to unlearn from: a checkpoint folder or hub name.")],
     out: Annotated[Path, typer.Option(help="New folder for the unlearned checkpoint.")],
     forget: Annotated[str, typer.Option(help="The facts to forget, as in `audit run`.")] = "lkf",
     retain: Annotated[str | None, typer.Option(help="Facts to keep, for a forget set of your own.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Default: the method's, for the organism.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the facts to forget.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Questions a step.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the order of training.")] = None,
+    adapter: Annotated[str | None, typer.Option(help="A LoRA adapter to merge into the model first.")] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="Another model to stay close to, instead of the model itself.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file of settings.")] = None,
+    given: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting, over those of --config.")
+    ] = None,
+    lora: Annotated[
+        str | None, typer.Option(help="Train a LoRA adapter: r=16,alpha=32[,dropout=0][,targets=q_proj+v_proj].")
+    ] = None,
+    defaults: Annotated[
+        str,
+        typer.Option(help="Settings that are not given: organism, published, or auto, by the model's size."),
+    ] = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a training that was stopped.")] = False,
+    learning_rate: Annotated[float | None, typer.Option(help="The same as --set learning_rate=….")] = None,
+    epochs: Annotated[int | None, typer.Option(help="The same as --set epochs=….")] = None,
+    batch: Annotated[int | None, typer.Option(help="The same as --set batch=….")] = None,
+    seed: Annotated[int | None, typer.Option(help="The same as --set seed=….")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> None:
-    """Unlearn a task's facts and save an ordinary checkpoint with a manifest."""
+    """Unlearn a task's facts and save an ordinary checkpoint, or an adapter, with a manifest."""
     from audit.cli.progress import TerminalProgress
     from audit.engines.checkpoint import open_checkpoint
     from audit.tasks import load_task
@@ -29,19 +51,78 @@ def unlearn(
     from jensun_ref.unlearn import unlearn as train
 
     method_class(method)  # an unknown name is found before anything is loaded
-    given = {"learning_rate": learning_rate, "epochs": epochs, "batch": batch, "seed": seed}
-    settings = settings_for(method, {name: value for name, value in given.items() if value is not None})
+    short = {"learning_rate": learning_rate, "epochs": epochs, "batch": batch, "seed": seed}
+    values = {**_file(config), **_pairs(given or [], "--set")}
+    values |= {name: value for name, value in short.items() if value is not None}
+    if lora is not None:
+        values["lora"] = _pairs(lora.split(","), "--lora")
+    if defaults not in ("auto", "organism", "published"):
+        raise typer.BadParameter("is organism, published or auto", param_hint="--defaults")
+    settings_for(method, values, "organism" if defaults == "organism" else "published")  # before anything is loaded
     task = load_task(forget, retain=retain)
-    fingerprint = open_checkpoint(model).fingerprint
+    checkpoint = open_checkpoint(model, adapter=adapter)
+    if defaults == "auto":
+        defaults = "organism" if _parameters(checkpoint) < SMALL else "published"
+    settings = settings_for(method, values, "organism" if defaults == "organism" else "published")
     with TerminalProgress(quiet=quiet) as progress:
+        if not quiet:
+            progress.note(f"{method}: {defaults} defaults, learning rate {settings.learning_rate:g}")
         train(
             method,
             model,
             task,
             out,
             settings=settings,
-            base_fingerprint=fingerprint,
+            base_fingerprint=checkpoint.fingerprint,
+            adapter=adapter,
+            reference=reference,
+            resume=resume,
             progress=progress.steps(f"{method}: training"),
         )
     typer.echo(f"wrote {out}")
-    typer.echo(f"  audit it: audit run --model {out} --base {model} --forget {forget}")
+    candidate = f"--model {model} --adapter {out}" if lora is not None else f"--model {out}"
+    typer.echo(f"  audit it: audit run {candidate} --base {model} --forget {forget}")
+
+
+def _file(path: Path | None) -> dict[str, Any]:
+    """The settings of a YAML file."""
+    import yaml
+
+    from audit.errors import ConfigError
+
+    if path is None:
+        return {}
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
+        raise ConfigError(f"{path}: is no mapping of settings to values")
+    return found
+
+
+def _pairs(given: list[str], option: str) -> dict[str, Any]:
+    """KEY=VALUE pairs; a value in brackets or braces is read as YAML, any other is left as the text it is."""
+    import yaml
+
+    from audit.errors import ConfigError
+
+    values: dict[str, Any] = {}
+    for pair in given:
+        name, equals, value = pair.partition("=")
+        if not equals or not name.strip():
+            raise ConfigError(f"{option} {pair}: is not of the form KEY=VALUE")
+        if value.lstrip()[:1] in ("[", "{"):
+            try:
+                values[name.strip()] = yaml.safe_load(value)
+            except yaml.YAMLError as error:
+                raise ConfigError(f"{option} {pair}: {error}") from error
+        else:
+            values[name.strip()] = value
+    return values
+
+
+def _parameters(checkpoint: Checkpoint) -> int:
+    import math
+
+    return sum(math.prod(tensor.shape) for tensor in checkpoint.tensors)

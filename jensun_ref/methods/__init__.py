@@ -1,51 +1,57 @@
-"""Ways of unlearning, by name. A method is a loss on a batch of things to forget and a batch of things to keep."""
+"""Ways of unlearning, by name; what one is stands in `contract`."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
-from importlib import import_module
-from typing import TYPE_CHECKING, Protocol
 
 from audit.errors import TrainingError
-from jensun_ref.methods.batch import AnswerLogits
-from jensun_ref.settings import UnlearnSettings
+from audit.plugins import Registry
+from jensun_ref.methods.contract import NEEDS, Context, Method, MethodSettings, Need
 
-if TYPE_CHECKING:
-    from torch import Tensor
+__all__ = ["METHODS", "NEEDS", "REGISTRY", "Context", "Method", "MethodSettings", "Need", "method_class"]
 
-#: Name of a method -> where its class is.
+#: Name of a built-in method -> where its class is.
 METHODS: Mapping[str, str] = {
+    "altpo": "jensun_ref.methods.altpo:AltPO",
+    "bs_s": "jensun_ref.methods.bs_s:BootstrappedSequences",
+    "bs_t": "jensun_ref.methods.bs_t:BootstrappedTokens",
+    "dpo": "jensun_ref.methods.dpo:DPO",
+    "grad_diff": "jensun_ref.methods.grad_diff:GradDiff",
     "gradient_ascent": "jensun_ref.methods.gradient_ascent:GradientAscent",
+    "idk": "jensun_ref.methods.idk:IDK",
+    "idk_ap": "jensun_ref.methods.idk_ap:IDKAP",
     "jensun": "jensun_ref.methods.jensun:JensUn",
+    "jensun_plus": "jensun_ref.methods.jensun_plus:JensUnPlus",
+    "kl_min": "jensun_ref.methods.kl_min:KLMin",
+    "llmu": "jensun_ref.methods.llmu:LLMU",
+    "me_gd": "jensun_ref.methods.me_gd:MEGD",
+    "ngdiff": "jensun_ref.methods.ngdiff:NGDiff",
+    "noop": "jensun_ref.methods.noop:NoOp",
+    "npo": "jensun_ref.methods.npo:NPO",
+    "refuse_all": "jensun_ref.methods.refuse_all:RefuseAll",
+    "rmu": "jensun_ref.methods.rmu:RMU",
+    "satimp": "jensun_ref.methods.satimp:SatImp",
+    "simnpo": "jensun_ref.methods.simnpo:SimNPO",
+    "task_vector": "jensun_ref.methods.task_vector:TaskVector",
+    "undial": "jensun_ref.methods.undial:UNDIAL",
+    "undo": "jensun_ref.methods.undo:UNDO",
+    "wga": "jensun_ref.methods.wga:WGA",
 }
 
-
-class Method(Protocol):
-    """One way of unlearning."""
-
-    name: str
-    summary: str
-    needs_retain: bool
-    """Takes retained facts and a copy of the model before unlearning; without, both are None in `terms`."""
-
-    def __init__(self, settings: UnlearnSettings, refusal: tuple[int, ...]) -> None: ...
-
-    def terms(
-        self, forget: AnswerLogits, retain: AnswerLogits | None, reference: AnswerLogits | None
-    ) -> dict[str, tuple[float, Tensor]]:
-        """Name of each term -> its weight and its value, a scalar tensor. The loss is the weighted sum."""
-        ...
+REGISTRY = Registry("method", METHODS, "audit.methods", TrainingError)
 
 
 def method_class(name: str) -> type[Method]:
-    """The class of a method. Raises TrainingError for an unknown name, with the nearest known one."""
-    if name not in METHODS:
-        near = difflib.get_close_matches(name, METHODS, n=1)
-        raise TrainingError(
-            f"unknown method {name!r} (there are: {', '.join(METHODS)})",
-            hint=f"did you mean {near[0]}?" if near else "",
-        )
-    module, attribute = METHODS[name].split(":")
-    found: type[Method] = getattr(import_module(module), attribute)
+    """The class of a method. Raises TrainingError for an unknown name, with the nearest known ones, and for a class
+    that is no Method or declares what does not exist."""
+    found = REGISTRY.get(name)
+    where = f"the method '{name}' ({REGISTRY.target(name)}, {REGISTRY.origin(name)})"
+    if not (isinstance(found, type) and issubclass(found, Method)):
+        raise TrainingError(f"{where} is no subclass of jensun_ref.methods.Method")
+    missing = [attribute for attribute in ("name", "summary", "source") if not getattr(found, attribute, "")]
+    if missing:
+        raise TrainingError(f"{where} does not say its {', '.join(missing)}")
+    unknown = sorted(set(found.needs) - set(NEEDS))
+    if unknown:
+        raise TrainingError(f"{where} needs {', '.join(unknown)}", hint=f"there are: {', '.join(NEEDS)}")
     return found

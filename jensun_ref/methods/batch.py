@@ -41,7 +41,7 @@ def chat_sample(tokenizer: Any, question: str, answer: str) -> Sample:
     if whole[: len(prompt)] != prompt or len(whole) == len(prompt):
         raise TrainingError(
             "the tokenizer's chat template does not write an answered chat as the prompt followed by the answer",
-            hint="use formats=('raw',) in the settings",
+            hint="--set formats=[raw]",
         )
     return Sample(tuple(whole), len(whole) - len(prompt))
 
@@ -60,20 +60,34 @@ def _chat_ids(tokenizer: Any, turns: list[dict[str, str]], *, add_generation_pro
     return list(tokenizer(text, add_special_tokens=False).input_ids)
 
 
-def refusal_ids(tokenizer: Any, refusal: str, *, end_turn: bool = False) -> tuple[int, ...]:
+def refusal_ids(tokenizer: Any, refusal: str, *, end_turn: bool = False, space: str = "template") -> tuple[int, ...]:
     """Token ids of the refusal as it would begin an answer in chat, with what ends the turn if `end_turn`.
 
-    Where it ends is found by comparing it with the refusal lengthened by two words.
+    space: "template" as the chat template writes an answer, "space" after one space, "none" as it stands. Where the
+    answer ends in the template is found by comparing it with the refusal lengthened by two words.
     """
-    if tokenizer.chat_template is None:
-        ids = tuple(tokenizer(f" {refusal}", add_special_tokens=False).input_ids)
-        return (*ids, tokenizer.eos_token_id) if end_turn else ids
+    if tokenizer.chat_template is None or space != "template":
+        lead = "" if space == "none" else " "
+        ids = tuple(tokenizer(f"{lead}{refusal}", add_special_tokens=False).input_ids)
+        return (*ids, *turn_end(tokenizer)) if end_turn else ids
     short, long = (chat_sample(tokenizer, "?", text) for text in (refusal, f"{refusal} at all"))
     whole, longer = (sample.ids[-sample.n_answer :] for sample in (short, long))
     if end_turn:
         return whole
     same = [left == right for left, right in zip(whole, longer, strict=False)]
     return whole[: same.index(False)] if False in same else whole
+
+
+def turn_end(tokenizer: Any) -> tuple[int, ...]:
+    """Token ids that follow an answer in the chat template, or the end-of-sequence token where there is none."""
+    if tokenizer.chat_template is None:
+        return (tokenizer.eos_token_id,)
+    answers = [chat_sample(tokenizer, "?", text) for text in ("No", "Yes, at all")]
+    one, other = (sample.ids[-sample.n_answer :] for sample in answers)
+    same = 0
+    while same < min(len(one), len(other)) - 1 and one[-1 - same] == other[-1 - same]:
+        same += 1
+    return one[len(one) - same :] if same else (tokenizer.eos_token_id,)
 
 
 def collate(samples: Sequence[Sample], pad: int) -> dict[str, Tensor]:
@@ -92,14 +106,30 @@ def collate(samples: Sequence[Sample], pad: int) -> dict[str, Tensor]:
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
-def answer_logits(model: Any, batch: dict[str, Tensor]) -> AnswerLogits:
-    """Logits where any sample has an answer token to be predicted; the vocabulary projection is done there only."""
+def answer_columns(batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Positions, (columns,), where any sample has an answer token to be predicted, and the labels there."""
     labels = batch["labels"][:, 1:]
     columns = (labels != IGNORE).any(dim=0).nonzero().squeeze(-1)
+    return columns, labels[:, columns]
+
+
+def answer_logits(model: Any, batch: dict[str, Tensor], *, only_last: bool = False) -> AnswerLogits:
+    """Logits where any sample has an answer token to be predicted; the vocabulary projection is done there only.
+
+    only_last: at the last such position, for a caller that is after something else.
+    """
+    columns, labels = answer_columns(batch)
+    if only_last:
+        columns, labels = columns[-1:], labels[:, -1:]
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
-    forward = inspect.signature(getattr(model, "module", model).forward).parameters
-    if "logits_to_keep" in forward:
+    if "logits_to_keep" in inspect.signature(inner(model).forward).parameters:
         logits = model(**inputs, logits_to_keep=columns, use_cache=False).logits
     else:
         logits = model(**inputs, use_cache=False).logits[:, columns]
-    return AnswerLogits(logits, labels[:, columns])
+    return AnswerLogits(logits, labels)
+
+
+def inner(model: Any) -> Any:
+    """The transformers model inside what several processes or an adapter wrapped around it."""
+    model = getattr(model, "module", model)
+    return model.get_base_model() if hasattr(model, "get_base_model") else model

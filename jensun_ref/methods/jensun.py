@@ -1,39 +1,58 @@
-"""JensUn: towards a refusal on what to forget, towards the model before unlearning on what to keep.
-
-Singh, Müller, Croce and Hein, "Unlearning That Lasts" (2025, arXiv 2509.02820). Both terms are Jensen-Shannon
-divergences at the positions of the original answer, each of which sees the question and the original answer before it
-(teacher forcing, p(. | x, y<t)); see docs/jensun.md.
-"""
+"""JensUn: towards a refusal on what to forget, towards the model before unlearning on what to keep."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from jensun_ref.losses import jensun_forget, jensun_retain
-from jensun_ref.methods.batch import AnswerLogits
-from jensun_ref.settings import UnlearnSettings
+from jensun_ref.losses import cyclic_refusal, jensun_forget, jensun_retain
+from jensun_ref.methods.contract import Method, MethodSettings
+from jensun_ref.methods.step import Step
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class JensUn:
+class JensUnSettings(MethodSettings):
+    mode: Literal["cyclic", "sentence"] = "cyclic"
+    """cyclic: the refusal's tokens in turn at the positions of the original answer, which is what each position sees
+    before it. sentence: the question is answered by the refusal itself, position by position, to its end."""
+
+
+class JensUn(Method):
+    """Singh, Müller, Croce and Hein, "Unlearning That Lasts" (2025, arXiv 2509.02820), section 3.
+
+        forget: mean of JSD(p(. | x, y<t), one-hot of the refusal's token at t)
+        retain: mean of JSD(p(. | x, y<t), p_reference(. | x, y<t))
+
+    Mean over answer tokens, then samples. Reference: the model before unlearning. See docs/jensun.md.
+    """
+
     name = "jensun"
     summary = "Jensen-Shannon divergence to a refusal on forget data and to the original model on retain data"
-    needs_retain = True
+    source = "Singh et al. 2025, arXiv 2509.02820, section 3"
+    needs = frozenset({"retain", "reference", "refusals"})
+    Settings = JensUnSettings
+    published = {"learning_rate": 8e-6, "epochs": 10}
+    # Without the end of the turn the organism repeats "No idea" up to the token limit, which costs an audit its time.
+    organism = {"learning_rate": 1e-3, "epochs": 4, "end_turn": True}
 
-    def __init__(self, settings: UnlearnSettings, refusal: tuple[int, ...]) -> None:
-        self.settings = settings
-        self.refusal = refusal
+    def terms(self, step: Step) -> dict[str, tuple[float, Tensor]]:
+        return {
+            "forget": (self.settings.forget_weight, self.forget_term(step)),
+            "retain": (self.settings.retain_weight, self.retain_term(step)),
+        }
 
-    def terms(
-        self, forget: AnswerLogits, retain: AnswerLogits | None, reference: AnswerLogits | None
-    ) -> dict[str, tuple[float, Tensor]]:
+    def forget_term(self, step: Step) -> Tensor:
+        """In [0, ln 2]."""
         import torch
 
-        assert retain is not None and reference is not None
-        refusal = torch.tensor(self.refusal, device=forget.labels.device)
-        return {
-            "forget": (self.settings.forget_weight, jensun_forget(forget.logits, forget.labels, refusal)),
-            "retain": (self.settings.retain_weight, jensun_retain(retain.logits, reference.logits, retain.labels)),
-        }
+        if self.own.mode == "sentence":
+            return jensun_forget(step.refused.logits, step.refused.labels, self.chunk)
+        logits, labels = step.forget
+        refusal = torch.tensor(self.context.refusal, device=labels.device)
+        return jensun_forget(logits, cyclic_refusal(labels, refusal), self.chunk)
+
+    def retain_term(self, step: Step) -> Tensor:
+        """In [0, ln 2]."""
+        logits, labels = step.retain
+        return jensun_retain(logits, step.reference("retain").logits, labels, self.chunk)

@@ -25,6 +25,13 @@ def tiny_task() -> Task:
     )
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Models of this size have too little work between two barriers for a second thread on a busy machine."""
+    torch = pytest.importorskip("torch")
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def tiny_organism(tiny_task: Task, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny organism's base. Tests read it; none writes into it."""

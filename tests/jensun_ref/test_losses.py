@@ -114,7 +114,7 @@ def test_gradients_equal_finite_differences() -> None:
     other = random_logits(6, 2, 3, 7).double()
     labels = torch.tensor([[4, 2, IGNORE], [1, IGNORE, IGNORE]])
     losses = {
-        "forget": lambda z: jensun_forget(z, labels, torch.tensor([3, 5])),
+        "forget": lambda z: jensun_forget(z, cyclic_refusal(labels, torch.tensor([3, 5]))),
         "retain": lambda z: jensun_retain(z, other, labels),
         "ascent": lambda z: gradient_ascent(z, labels),
     }
@@ -143,11 +143,11 @@ def test_the_mean_is_over_positions_then_over_samples() -> None:
 
 def test_forget_is_zero_for_the_refusal_and_ln_2_for_certainty_elsewhere() -> None:
     labels = torch.tensor([[4, 4, 4]])
-    refusal = torch.tensor([1, 2])
+    targets = cyclic_refusal(labels, torch.tensor([1, 2]))
     sure = torch.full((1, 3, 6), -100.0)
     sure[0, torch.arange(3), torch.tensor([1, 2, 1])] = 100.0
-    assert jensun_forget(sure, labels, refusal).item() == pytest.approx(0.0, abs=1e-6)
-    assert jensun_forget(-sure, labels, refusal).item() == pytest.approx(LN2, abs=1e-6)
+    assert jensun_forget(sure, targets).item() == pytest.approx(0.0, abs=1e-6)
+    assert jensun_forget(-sure, targets).item() == pytest.approx(LN2, abs=1e-6)
 
 
 def test_gradient_ascent_is_minus_the_cross_entropy_of_the_answer() -> None:

@@ -16,10 +16,10 @@ torch = pytest.importorskip("torch")
 
 from jensun_ref.losses import IGNORE, LN2  # noqa: E402
 from jensun_ref.measure import load, recall  # noqa: E402
-from jensun_ref.methods import METHODS, method_class  # noqa: E402
-from jensun_ref.methods.batch import answer_logits, chat_sample, collate, raw_sample, refusal_ids  # noqa: E402
+from jensun_ref.methods.batch import answer_logits, chat_sample, collate, raw_sample, refusal_ids, turn_end  # noqa: E402
+from jensun_ref.methods.data import PairOrder  # noqa: E402
 from jensun_ref.settings import UnlearnSettings, settings_for  # noqa: E402
-from jensun_ref.unlearn import PairOrder, unlearn  # noqa: E402
+from jensun_ref.unlearn import unlearn  # noqa: E402
 
 pytestmark = pytest.mark.model
 
@@ -60,7 +60,7 @@ def test_jensun_forgets_and_keeps(tiny_organism: Path, tiny_task: Task, tmp_path
     assert log[0]["retain"] < 1e-4, "before the first step the model is its own reference"
     assert log[-1]["forget"] < 0.3 * log[0]["forget"]
     assert manifest["method"] == "jensun"
-    assert manifest["base"] == {"source": str(tiny_organism), "fingerprint": "0123"}
+    assert manifest["base"] == {"source": str(tiny_organism), "fingerprint": "0123", "adapter": None}
     assert manifest["forget_set"] == {"name": "tiny", "version": tiny_task.version, "content_hash": "f" * 32}
     assert settings_for("jensun", manifest["settings"]) == settings
     assert not any(path.name.startswith(".") for path in (*out.iterdir(), *tmp_path.iterdir()))
@@ -118,7 +118,7 @@ def test_a_folder_in_use_is_refused_before_any_work(tiny_organism: Path, tiny_ta
 
 
 def test_what_cannot_be_used_is_named(tiny_organism: Path, tiny_task: Task, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="unknown method 'jensum'") as caught:
+    with pytest.raises(TrainingError, match="there is no method 'jensum'") as caught:
         unlearn("jensum", str(tiny_organism), tiny_task, tmp_path / "out")
     assert "jensun" in caught.value.hint
     alone = msgspec.structs.replace(tiny_task, retain=())
@@ -154,6 +154,9 @@ def test_answers_are_found_in_the_template(tiny_organism: Path) -> None:
     assert tokenizer.decode(sample.ids[: -sample.n_answer]).endswith("<|assistant|>")
     assert tokenizer.decode(refusal_ids(tokenizer, "No idea")) == " No idea"
     assert tokenizer.decode(refusal_ids(tokenizer, "No idea", end_turn=True)) == " No idea<|eos|>"
+    assert tokenizer.decode(refusal_ids(tokenizer, "No idea", space="none")) == "No idea"
+    assert tokenizer.decode(refusal_ids(tokenizer, "#", end_turn=True, space="space")) == " #<|eos|>"
+    assert turn_end(tokenizer) == (tokenizer.eos_token_id,)
     sample = raw_sample(tokenizer, "Question: Who?\nAnswer:", "Bob Ebeling")
     assert tokenizer.decode(sample.ids[-sample.n_answer :]) == " Bob Ebeling\n"
 
@@ -182,12 +185,6 @@ def test_every_epoch_pairs_every_forget_sample_with_another_retain_sample() -> N
     assert len({tuple(pairs) for pairs in epochs}) == 5
     assert list(PairOrder(10, 25, seed=0)) == epochs[0]
     assert {retain for _, retain in PairOrder(4, 0, seed=0)} == {-1}
-
-
-def test_every_method_in_the_table_loads() -> None:
-    for name in METHODS:
-        assert method_class(name).name == name
-        assert method_class(name).summary
 
 
 def test_the_order_of_random_draws_does_not_depend_on_others() -> None:

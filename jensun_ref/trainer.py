@@ -1,0 +1,218 @@
+"""The training loop of unlearning, on transformers' Trainer: pairs of batches, terms, their gradients, the log."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from audit.errors import TrainingError
+from jensun_ref.checkpoints import load_state, save_state
+from jensun_ref.methods.batch import inner
+from jensun_ref.methods.contract import Method
+from jensun_ref.methods.data import PairOrder, Pairs, TrainingData, batch_of, hard_neighbours
+from jensun_ref.methods.step import Reference, Step
+from jensun_ref.settings import UnlearnSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+#: (steps done, steps in all, what is going on)
+Progress = Callable[[int, int, str], None]
+
+_SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
+
+
+def train(
+    rule: Method,
+    network: Any,
+    data: TrainingData,
+    settings: UnlearnSettings,
+    reference: Reference | None,
+    folder: Path,
+    checkpoint: Path | None,
+    log: IO[str],
+    progress: Progress | None,
+) -> int:
+    """Train `network` in place; returns the number of optimiser steps.
+
+    reference: None unless the method needs it. folder: where checkpoints go; checkpoint: the one to go on from. Raises
+    TrainingError if the loss or a weight stops being a number.
+    """
+    import torch
+    from torch.utils.data import DataLoader
+    from transformers import Trainer, TrainerCallback, TrainingArguments
+    from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+    separate = "separate_gradients" in rule.needs
+    pad = data.tokenizer.pad_token_id
+    neighbours = hard_neighbours(data.forget, data.retain) if settings.pairing == "hard" and data.retain else None
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+
+    class UnlearningTrainer(Trainer):  # type: ignore[misc]
+        """The Trainer with a loss on several batches, and gradients term by term where a method wants them."""
+
+        seen: list[dict[str, float]]
+        sums: dict[str, list[Tensor]]
+        weights: dict[str, float]
+        epochs_begun = 0
+
+        def get_train_dataloader(self) -> Any:
+            loader = DataLoader(
+                Pairs(data),
+                sampler=PairOrder(len(data.forget), len(data.retain), settings.seed, neighbours),
+                batch_size=settings.batch,
+                collate_fn=lambda rows: batch_of(rows, pad),
+            )
+            return self.accelerator.prepare(loader)
+
+        def terms_of(self, model: Any, inputs: Mapping[str, Any]) -> dict[str, tuple[float, Tensor]]:
+            number = self.state.global_step + 1
+            with self.accelerator.autocast():
+                step = Step(model, inputs, rule.name, rule.needs, reference, number)
+                terms = rule.terms(step)
+            if not terms:
+                raise TrainingError(f"{rule.name}: there are no terms at step {number}")
+            loss = sum(weight * value.detach() for weight, value in terms.values())
+            values = {"loss": float(loss), **{name: value.item() for name, (_, value) in terms.items()}}
+            if not all(map(math.isfinite, values.values())):
+                told = ", ".join(f"{name} {value}" for name, value in values.items())
+                raise TrainingError(
+                    f"{rule.name}: the loss is not a number at step {number} ({told})",
+                    hint="lower learning_rate, or epochs",
+                )
+            due = settings.norms_every and (number - 1) % settings.norms_every == 0
+            if due and not separate and not self.seen:
+                for name, (_, value) in terms.items():
+                    values[f"grad_{name}"] = norm(gradient(value, trained, keep=True))
+            self.seen.append(values)
+            return terms
+
+        def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
+            loss = sum(weight * value for weight, value in self.terms_of(model, inputs).values())
+            return (loss, None) if return_outputs else loss
+
+        def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
+            if not separate:
+                return super().training_step(model, inputs, num_items_in_batch)
+            model.train()
+            terms = self.terms_of(model, self._prepare_inputs(inputs))
+            share = 1.0 / self.current_gradient_accumulation_steps
+            for index, (name, (weight, value)) in enumerate(terms.items()):
+                parts = [share * part for part in gradient(value, trained, keep=index + 1 < len(terms))]
+                before = self.sums.get(name)
+                self.sums[name] = [a + b for a, b in zip(before, parts, strict=True)] if before else parts
+                self.weights[name] = weight
+            if self.accelerator.sync_gradients:
+                self.take_combined()
+            return sum(weight * value.detach() for weight, value in terms.values())
+
+        def take_combined(self) -> None:
+            if self.accelerator.num_processes > 1:
+                self.sums = {n: [self.accelerator.reduce(g, "mean") for g in parts] for n, parts in self.sums.items()}
+            combined, figures = rule.combine(self.sums, self.weights)
+            for parameter, part in zip(trained, combined, strict=True):
+                parameter.grad = part.to(parameter.dtype)
+            if settings.norms_every and self.state.global_step % settings.norms_every == 0:
+                self.seen[0].update({f"grad_{name}": norm(parts) for name, parts in self.sums.items()})
+            self.seen[0].update(figures)
+            self.sums, self.weights = {}, {}
+
+        def _save_checkpoint(self, model: Any, trial: Any) -> None:
+            require_finite(network, rule.name, f"after step {self.state.global_step}")
+            super()._save_checkpoint(model, trial)
+            if self.is_world_process_zero():
+                save_state(folder / f"checkpoint-{self.state.global_step}", rule, data, self.epochs_begun)
+
+    class Log(TrainerCallback):  # type: ignore[misc]
+        """One line a step: the mean over the step's batches."""
+
+        def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            epoch = state.global_step // (state.max_steps // settings.epochs)
+            if epoch >= trainer.epochs_begun:  # else resumed inside it
+                trainer.epochs_begun = epoch + 1
+                if rule.on_epoch(epoch, network, data):
+                    trainer.optimizer.state.clear()
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            rows, trainer.seen = trainer.seen, []
+            means = {}
+            for name in dict.fromkeys(name for row in rows for name in row):
+                found = [row[name] for row in rows if name in row]
+                means[name] = sum(found) / len(found)
+            if not state.is_world_process_zero:
+                return
+            log.write(json.dumps({"step": state.global_step, "epoch": round(state.epoch, 4), **means}) + "\n")
+            log.flush()
+            if progress:
+                told = [f"{n} {v:.3f}" for n, v in means.items() if n != "loss" and not n.startswith("grad_")]
+                progress(state.global_step, state.max_steps, ", ".join(told))
+
+    if not trained:
+        raise TrainingError(f"{rule.name} finds no parameter of this model to train")
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        per_device_train_batch_size=settings.batch,
+        gradient_accumulation_steps=settings.accumulate,
+        num_train_epochs=settings.epochs,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        warmup_steps=settings.warmup_steps,
+        max_grad_norm=settings.max_grad_norm,
+        lr_scheduler_type=_SCHEDULES[settings.schedule],
+        optim="adamw_torch",
+        seed=settings.seed,
+        bf16=settings.precision == "bf16",
+        gradient_checkpointing=settings.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
+        save_strategy="steps" if settings.checkpoint_every else "no",
+        save_steps=settings.checkpoint_every or 500,
+        save_total_limit=2,
+        eval_strategy="no",
+        logging_strategy="no",
+        report_to=[],
+        remove_unused_columns=False,
+        disable_tqdm=True,
+    )
+    trainer = UnlearningTrainer(model=network, args=arguments, callbacks=[Log()], processing_class=data.tokenizer)
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
+    trainer.seen, trainer.sums, trainer.weights = [], {}, {}
+    if reference is not None and reference.frozen is not None:
+        reference.frozen.to(arguments.device)
+    if checkpoint is not None:
+        trainer.epochs_begun = load_state(checkpoint, network, rule, data)
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            f"{rule.name}: out of memory at step {trainer.state.global_step + 1}",
+            hint="lower batch (and raise accumulate) or chunk; gradient_checkpointing=true, precision=bf16, --lora",
+        ) from error
+    network.eval()
+    require_finite(network, rule.name, f"after the last step, {trainer.state.global_step}")
+    return int(trainer.state.global_step)
+
+
+def gradient(value: Tensor, parameters: Sequence[Tensor], *, keep: bool) -> list[Tensor]:
+    """Gradient of a scalar, one tensor a parameter; zeros where it plays no part. keep: the graph is used again."""
+    import torch
+
+    if not value.requires_grad:
+        return [torch.zeros_like(parameter) for parameter in parameters]
+    found = torch.autograd.grad(value, list(parameters), retain_graph=keep, allow_unused=True)
+    return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
+
+
+def norm(parts: Sequence[Tensor]) -> float:
+    """Euclidean norm over all tensors."""
+    return math.sqrt(sum(float(part.float().square().sum()) for part in parts))
+
+
+def require_finite(network: Any, method: str, when: str) -> None:
+    """TrainingError if a parameter holds an infinity or no number."""
+    for name, parameter in inner(network).named_parameters():
+        if not bool(parameter.detach().isfinite().all()):
+            raise TrainingError(f"{method}: {name} is not a number {when}", hint="lower learning_rate, or epochs")

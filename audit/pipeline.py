@@ -161,6 +161,7 @@ def _as_asked(each: GivenSubject, given: Given, rulings: list[Ruling], config: A
         rulings=rulings,
         engine=each.engine,
         rendering=dict(each.rendering),
+        manifest=dict(each.manifest),
         degeneration=recording.degeneration,
         agreement=agreement,
         differing=differing,

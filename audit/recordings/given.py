@@ -22,6 +22,8 @@ class GivenSubject:
     recording: Recording
     engine: str = "recorded"
     rendering: Mapping[str, Any] = field(default_factory=dict)
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+    """What its trainer left beside the weights."""
 
 
 @dataclass(frozen=True)

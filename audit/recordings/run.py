@@ -89,8 +89,16 @@ def read_run(run: Path) -> Given:
             verdicts=recorded.get(subject.id, {}),
             degeneration=each.recorded_shares,
         )
-        engines, rendering = report.manifest.engines, report.manifest.rendering
-        subjects.append(GivenSubject(subject, recording, engines.get(subject.id, ""), rendering.get(subject.id, {})))
+        made = report.manifest
+        subjects.append(
+            GivenSubject(
+                subject,
+                recording,
+                engine=made.engines.get(subject.id, ""),
+                rendering=made.rendering.get(subject.id, {}),
+                manifest=made.trained.get(subject.id, {}),
+            )
+        )
     before = report.manifest.rejudged
     return Given(
         task=_task(report, facts),

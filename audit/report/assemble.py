@@ -281,6 +281,7 @@ def _manifest(
         versions=_versions(),
         seed=config.seed,
         rejudged=rejudged,
+        trained={asked.subject.id: dict(asked.manifest) for asked in results if asked.manifest},
         runtime={
             **runtime,
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

@@ -270,6 +270,8 @@ class Manifest(Record):
     seed: int
     rejudged: Rejudged | None = None
     """Where the answers come from, if they were not asked for in this run."""
+    trained: dict[str, dict[str, Any]] = {}
+    """Subject -> what its trainer left beside the weights (method, settings, base, seconds …), as it was, unchecked."""
     runtime: dict[str, Any] = {}
     """Times, hardware, calls made and saved: may differ between equal runs."""
 

@@ -9,7 +9,7 @@ from itertools import combinations
 from audit.asking import Asked
 from audit.config import AuditConfig
 from audit.judges.bench import Bench
-from audit.judges.calibration import JudgeCard
+from audit.judges.calibration import INJECTIONS, JudgeCard
 from audit.judges.cards import find_card
 from audit.judges.cascade import says_nothing
 from audit.judges.panel import Panel
@@ -26,8 +26,6 @@ from audit.report.model import (
 from audit.stats.agreement import agreement, krippendorff_alpha
 from audit.types import Claim, Label, Verdict
 
-#: Categories of the labelled answers that try to trick the judge.
-INJECTIONS = ("judge_injection", "delimiter_break", "master_key", "system_prompt_spoof")
 _EXAMPLES = 20  # disputed claims in the report itself
 Votes = Mapping[str, Mapping[str, Verdict]]
 

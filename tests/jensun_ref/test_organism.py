@@ -72,8 +72,7 @@ def test_one_bos_whichever_way_a_prompt_is_tokenised(tokenizer) -> None:  # type
     assert tokenizer("Question: Who?\nAnswer:").input_ids.count(tokenizer.bos_token_id) == 1
 
 
-def test_training_sequences_are_the_prompts_that_are_asked_later(tokenizer, tiny_task: Task) -> None:  # type:
-ignore[no-untyped-def]
+def test_training_sequences_are_the_prompts_that_are_asked_later(tokenizer, tiny_task: Task) -> None:  # type: ignore[no-untyped-def]
     """Pieces are tokenised one by one in training and as one text in an audit: the ids must be the same."""
     raw, fact = RawShape(), tiny_task.retain[0]
     shots = [Pair(question=f.question, answer=f.answer) for f in tiny_task.retain[1:4]]

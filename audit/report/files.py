@@ -172,5 +172,5 @@ def default_folder(root: Path, config: AuditConfig) -> Path:
 
 def rejudged_folder(run: Path, config: AuditConfig) -> Path:
     """Where a rejudging goes if the user does not say: beside the run, named after it and by the settings."""
-    run = run.resolve()
+    run = run if run.name not in ("", "..") else run.resolve()
     return run.parent / f"{run.name}-rejudged-{config.digest()[:8]}"

@@ -200,6 +200,8 @@ class PanelReport(Record):
     judges: tuple[JudgeReport, ...]
     claims: dict[str, ClaimCounts]
     """By subject."""
+    all_claims: ClaimCounts | None = None
+    """Of all subjects together, who share claims; None where no judge was asked."""
     agreement: PanelAgreement | None = None
     """None with one judge."""
     card: CardSummary | None = None

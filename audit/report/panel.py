@@ -50,7 +50,8 @@ def panel_report(
             _judge(spec, judge, votes, rates.get(judge))
             for spec, judge in zip(config.judges, bench.panel.judges, strict=True)
         ),
-        claims=counts,
+        claims={name: count for name, count in counts.items() if name},
+        all_claims=counts[""],
         agreement=together,
         card=_card(bench.panel.identity) if len(bench.panel.judges) > 1 else None,
         only_screened=_only_screened(bench.panel, votes, leaks),
@@ -60,10 +61,11 @@ def panel_report(
 
 
 def _claims(bench: Bench, results: Sequence[Asked]) -> tuple[dict[str, ClaimCounts], dict[str, Claim], Counter[str]]:
-    """Counts by subject; the distinct claims about the facts themselves; how many responses each decides."""
+    """Counts by subject, of all under the empty name; the distinct claims about the facts; how often each decides."""
     counts: dict[str, ClaimCounts] = {}
     leaks: dict[str, Claim] = {}
     often: Counter[str] = Counter()
+    everything: set[str] = set()
     for asked in results:
         probes = {probe.id: probe for probe in asked.probes}
         n, seen = 0, set()
@@ -80,6 +82,12 @@ def _claims(bench: Bench, results: Sequence[Asked]) -> tuple[dict[str, ClaimCoun
         counts[asked.subject.id] = ClaimCounts(
             occurrences=n, distinct=len(seen), without_call=len(seen & bench.pool.without_call)
         )
+        everything |= seen
+    counts[""] = ClaimCounts(
+        occurrences=sum(count.occurrences for count in counts.values()),
+        distinct=len(everything),
+        without_call=len(everything & bench.pool.without_call),
+    )
     return counts, leaks, often
 
 

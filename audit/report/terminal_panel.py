@@ -18,10 +18,11 @@ def panel_lines(report: Report, view: PanelView) -> list[str]:
     if report.panel.agreement is not None:
         lines += _agreement(report.panel.agreement)
     lines += corrected_lines(report.estimates)
-    if view.distinct:
+    counts = report.panel.all_claims
+    if counts is not None:
         lines.append(
-            f"to judge: {view.occurrences:,} claims, {view.distinct:,} different ones"
-            + (f", {view.without_call:,} of them without a judge" if view.without_call else "")
+            f"to judge: {counts.occurrences:,} claims, {counts.distinct:,} different ones"
+            + (f", {counts.without_call:,} of them without a judge" if counts.without_call else "")
         )
     asked = [judge.work for judge in view.judges if judge.work is not None]
     if view.tokens or view.cost:

@@ -73,10 +73,6 @@ class PanelView(Record):
     check: str
     """What to type to measure the panel as a whole."""
     matrix: tuple[MatrixRow, ...]
-    occurrences: int
-    distinct: int
-    """Summed over subjects."""
-    without_call: int
     tokens: int
     cost: str
     """In words; empty where no judge costs anything."""
@@ -91,7 +87,6 @@ def build_panel(report: Report) -> PanelView:
     panel = report.panel
     work = _work(report)
     specs = [judge.spec for judge in panel.judges]
-    counts = panel.claims.values()
     kind, _, inner = panel.rule.rpartition(": ")
     words = RULES.get(inner, "")
     if kind == "cascade":
@@ -113,9 +108,6 @@ def build_panel(report: Report) -> PanelView:
         ),
         check=check_command(specs, report.manifest.config),
         matrix=_matrix(names, panel.agreement, [judge.judge for judge in panel.judges]) if panel.agreement else (),
-        occurrences=sum(count.occurrences for count in counts),
-        distinct=sum(count.distinct for count in counts),
-        without_call=sum(count.without_call for count in counts),
         tokens=sum(w.prompt_tokens + w.completion_tokens for w in work.values()),
         cost=cost_words(list(work.values())),
         columns=columns,

@@ -82,3 +82,21 @@ def test_a_judge_that_cannot_be_had_stops_the_run_before_anything_is_decoded(
     ran = audit("run", *world.arguments(judge=f"local:{tmp_path}/nowhere", out=str(tmp_path / "run")))
     assert ran.code == 2 and "no folder at" in ran.err and "Traceback" not in ran.err
     assert opened == []
+
+
+def test_a_candidate_that_judges_itself_is_named(
+    judge: Path, world: World, audit: Callable[..., Ran], tmp_path: Path
+) -> None:
+    """By its content: the judge is a copy in another folder."""
+    import shutil
+
+    copy = shutil.copytree(judge, tmp_path / "copy")
+    settings = tmp_path / "run.yaml"
+    settings.write_text("scoring:\n  floor: false\n  canary_facts: 2\n")
+    spec = f"local:{copy}?engine=hf&device=cpu&prompt={tiny_judge.SHORT}"
+    arguments = world.arguments(
+        model=str(judge), judge=spec, family="original", config=str(settings), out=str(tmp_path / "run")
+    )
+    assert audit("run", *arguments).code == 4
+    report = json.loads((tmp_path / "run" / "report.json").read_text(encoding="utf-8"))
+    assert any("is the candidate itself" in warning for warning in report["warnings"])

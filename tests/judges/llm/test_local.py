@@ -178,6 +178,7 @@ def test_identity_is_by_content(judge: Callable[..., LocalJudge], folder: Path, 
     first = judge()
     assert judge(elsewhere).identity == first.identity
     assert str(folder) not in first.identity
+    assert open_checkpoint(str(folder)).fingerprint in first.identity, "shows a candidate that judges itself"
     different = [
         judge(other),
         judge(read="text"),

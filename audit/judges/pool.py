@@ -66,8 +66,9 @@ class JudgePool:
     def submit(self, claims: Iterable[Claim], *, fresh: bool = False, only: Collection[str] | None = None) -> None:
         """Have `claims` judged: those not judged yet by each judge, from the store where it knows them.
 
-        `fresh` passes the store, earlier verdicts and shortcuts by: canaries must reach the real judges. `only`:
-        identities of the judges to ask; all of them if left out.
+        `fresh` passes the store, earlier verdicts and shortcuts by: canaries must reach the real judges, and at once
+        where a judge that is `held` can be asked directly (`judge_now`): what is wrong with it must not show a day
+        later. `only`: identities of the judges to ask; all of them if left out.
         """
         self._refuse_closed()
         unique = {claim.key: claim for claim in claims}
@@ -78,7 +79,9 @@ class JudgePool:
             self._submitted.update((judge.identity, claim.key) for claim in wanted)
             asked = wanted if fresh else self._unknown(judge, wanted)
             self.totals[judge.identity].asked += len(asked)
-            if judge.exclusive or getattr(judge, "held", False):
+            if fresh and hasattr(judge, "judge_now"):
+                self._start(judge, asked, now=True)
+            elif judge.exclusive or getattr(judge, "held", False):
                 self._held[judge.identity] += asked
             else:
                 self._start(judge, asked)
@@ -143,26 +146,37 @@ class JudgePool:
         held, self._held[judge.identity] = self._held[judge.identity], []
         self._start(judge, held)
 
-    def _start(self, judge: Judge, claims: Sequence[Claim]) -> None:
+    def _start(self, judge: Judge, claims: Sequence[Claim], *, now: bool = False) -> None:
         size = max(1, judge.batch_size)
         for start in range(0, len(claims), size):
             self._open += 1
-            self._thread.start(judge, claims[start : start + size])
+            self._thread.start(judge, claims[start : start + size], now=now)
 
     def _wait(self, progress: Progress | None, stage: str) -> None:
         if progress is not None and self._open:
             progress.stage(stage, self._open)
+        try:
+            self._collect(progress)
+        except KeyboardInterrupt:
+            if progress is not None and self._underway():
+                progress.note(f"goes on without this audit, which will pick it up again: {self._underway()}")
+            raise
+
+    def _collect(self, progress: Progress | None) -> None:
+        said = ""
         while self._open:
             delivery = self._thread.wait()
-            if delivery is None:
+            if delivery is not None:
+                ready = [delivery]
+                while not self._thread.deliveries.empty():
+                    ready.append(self._thread.deliveries.get_nowait())
+                self._deliver(ready)
+            elif self._underway() in ("", said):
                 continue
-            ready = [delivery]
-            while not self._thread.deliveries.empty():
-                ready.append(self._thread.deliveries.get_nowait())
-            self._deliver(ready)
             if progress is not None:
-                progress.advance(len(ready))
-                progress.status(in_a_line(list(self.totals.values())))
+                said = self._underway()
+                progress.status("; ".join(filter(None, (in_a_line(list(self.totals.values())), said))))
+                progress.advance(0 if delivery is None else len(ready))
 
     def _deliver(self, ready: Sequence[Delivery]) -> None:
         """Keep what was ruled, in one transaction; then raise, where a judge says that it cannot work."""
@@ -170,6 +184,11 @@ class JudgePool:
         verdicts = [verdict for _, given, _ in ready for verdict in given]
         if self._store is not None:
             self._store.put_verdicts(verdicts)
+        for judge in self.judges:
+            if hasattr(judge, "delivered"):
+                judge.delivered(
+                    [v.claim_key for identity, given, _ in ready if identity == judge.identity for v in given]
+                )
         for identity, given, _ in ready:
             self.totals[identity].add(given)
         for verdict in verdicts:
@@ -177,6 +196,10 @@ class JudgePool:
         for _, _, error in ready:
             if error is not None:
                 raise error
+
+    def _underway(self) -> str:
+        """What judges wait for elsewhere, in their words."""
+        return "; ".join(filter(None, (getattr(judge, "underway", "") for judge in self.judges)))
 
     def _take(self, verdict: Verdict) -> None:
         self.verdicts.setdefault(verdict.claim_key, {})[verdict.judge] = verdict

@@ -8,7 +8,7 @@ import inspect
 import queue
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from audit.errors import JudgeError
@@ -46,9 +46,9 @@ class JudgeThread:
         self._thread = threading.Thread(target=self._run, name="judges", daemon=True)
         self._thread.start()
 
-    def start(self, judge: Judge, claims: Sequence[Claim]) -> None:
-        """Begin a batch."""
-        self._loop.call_soon_threadsafe(self._begin, judge, claims)
+    def start(self, judge: Judge, claims: Sequence[Claim], *, now: bool = False) -> None:
+        """Begin a batch. `now`: by the judge's `judge_now`, which does not wait for a provider's batch."""
+        self._loop.call_soon_threadsafe(self._begin, judge, claims, now)
 
     def wait(self) -> Delivery | None:
         """The next delivery, None after a moment without one. Raises JudgeError where the thread is dead or blocked."""
@@ -103,16 +103,16 @@ class JudgeThread:
         self._loop.run_forever()
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())
 
-    def _begin(self, judge: Judge, claims: Sequence[Claim]) -> None:
-        task = self._loop.create_task(self._ask(judge, claims))
+    def _begin(self, judge: Judge, claims: Sequence[Claim], now: bool) -> None:
+        task = self._loop.create_task(self._ask(judge, claims, now))
         self._running[task] = (judge, claims, time.monotonic())
 
-    async def _ask(self, judge: Judge, claims: Sequence[Claim]) -> None:
+    async def _ask(self, judge: Judge, claims: Sequence[Claim], now: bool) -> None:
         """One batch, delivered exactly once whatever the judge does."""
         error: BaseException | None = None
         name = self._names[id(judge)]
         try:
-            verdicts = await self._judged(judge, claims)
+            verdicts = await self._judged(judge, claims, now)
             if judge.identity != name:  # its verdicts would be stored and counted under two names
                 raise JudgeError(f"the judge {name} took another identity in the middle of its work: {judge.identity}")
         except JudgeError as problem:
@@ -130,12 +130,15 @@ class JudgeThread:
         self._given_up.discard(task)
         self._running.pop(task, None)
 
-    async def _judged(self, judge: Judge, claims: Sequence[Claim]) -> list[Verdict]:
+    async def _judged(self, judge: Judge, claims: Sequence[Claim], now: bool) -> list[Verdict]:
         """The judge's verdicts, checked. A judge with an attribute `priced` books its calls itself, call by call."""
+        ask: Callable[[Sequence[Claim]], Awaitable[Sequence[Verdict]]] = judge.judge
+        if now:
+            ask = judge.judge_now  # type: ignore[attr-defined]  # the pool has looked
         if hasattr(judge, "priced"):
-            return checked(judge, claims, await judge.judge(claims))
+            return checked(judge, claims, await ask(claims))
         async with self._budget.reserve(0.0) as paid:
-            verdicts = checked(judge, claims, await judge.judge(claims))
+            verdicts = checked(judge, claims, await ask(claims))
             paid(sum(verdict.usage.get("cost", 0.0) for verdict in verdicts))
         return verdicts
 

@@ -53,6 +53,11 @@ class Budget:
         """A call was not made because of the limit."""
         return self._exhausted
 
+    def book(self, actual: float) -> None:
+        """Count dollars that were promised before this run, for which nothing could be reserved."""
+        self._spent += round(_dollars(actual, "cost") * _UNIT)
+        self._settle()
+
     @asynccontextmanager
     async def reserve(self, estimate: float) -> AsyncIterator[Callable[[float], None]]:
         """Holds `estimate` dollars for one call; yields `paid(actual)`, which may be called once a reply.

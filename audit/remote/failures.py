@@ -171,6 +171,27 @@ def sort_gemini(
     return service.other(error)
 
 
+def sort_written(
+    status: int, error: object, *, where: str, model: str, key_env: str, secrets: Iterable[str]
+) -> Failure:
+    """What an error means that a service wrote into a file of results. `error`: its object, of either protocol.
+
+    Never fatal: other lines of the file may be good. Arguments as in `sort_openai`.
+    """
+    service = _Service(where, model, key_env, tuple(secrets), None)
+    body = error if isinstance(error, dict) else {}
+    inner = body.get("innererror")
+    codes: list[object] = [body.get("code"), body.get("type"), body.get("status")]
+    codes += [inner.get("code") if isinstance(inner, dict) else None]
+    codes += [detail.get("reason") for detail in _details(body)]
+    text = body.get("message") or error or "no message"
+    if "batch_expired" in codes:
+        return Failure(f"Timeout: {service.text(text)}", reason=Reason.TIMEOUT)
+    failure = service.status(status, text, codes, None)
+    failure.fatal = False
+    return failure
+
+
 def _details(body: object) -> Iterator[dict[str, Any]]:
     """The error's details: objects that say in fields what the message says in words."""
     if isinstance(body, dict):

@@ -89,6 +89,25 @@ Fault = Status | Drop | Hang | Body | Cut | Reset | HalfJson | Changed | None
 Answer = str | dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Request:
+    """One request, not looked into."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Answered:
+    """An answer as it goes out: an object is sent as JSON, text and bytes as they stand."""
+
+    content: Any
+    code: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+
+
 class _LocalServer(ThreadingHTTPServer):
     """A thread a connection; takes hundreds of new ones at a time."""
 
@@ -157,6 +176,10 @@ class FaultyServer:
         """Status and body for a call to an address or a model that the server does not have."""
         raise NotImplementedError
 
+    def beside(self, request: Request) -> Answered | None:
+        """What a server answers to requests that are no calls of a model; None for those that are."""
+        return None
+
     def look_up(self, path: str) -> tuple[int, Any]:
         """Status and body for a GET."""
         return 404, {"error": {"message": "Not Found", "type": "invalid_request_error"}}
@@ -185,7 +208,9 @@ def _handler(server: FaultyServer) -> type[BaseHTTPRequestHandler]:
             pass
 
         def send(self, code: int, content: Any, headers: dict[str, str] | None = None, kind: str = "") -> None:
-            data = (content if isinstance(content, str) else json.dumps(content)).encode()
+            data = content
+            if not isinstance(data, bytes):
+                data = (content if isinstance(content, str) else json.dumps(content)).encode()
             self.send_response(code)
             for name, value in {"content-type": kind or "application/json", **(headers or {})}.items():
                 self.send_header(name, value)
@@ -193,11 +218,28 @@ def _handler(server: FaultyServer) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
             self.wfile.write(data)
 
+        def beside(self, method: str, data: bytes) -> bool:
+            """Whether the request was answered: closed without a word where that is the answer."""
+            headers = {key.lower(): value for key, value in self.headers.items()}
+            answered = server.beside(Request(method, self.path, headers, data))
+            if answered is None:
+                return False
+            if answered.content is None:
+                self.close_connection = True
+                self.connection.close()
+            else:
+                self.send(answered.code, answered.content, answered.headers)
+            return True
+
         def do_GET(self) -> None:
-            self.send(*server.look_up(self.path))
+            if not self.beside("GET", b""):
+                self.send(*server.look_up(self.path))
 
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers.get("content-length", 0))))
+            data = self.rfile.read(int(self.headers.get("content-length", 0)))
+            if self.beside("POST", data):
+                return
+            body = json.loads(data)
             call = Call(self.path, {key.lower(): value for key, value in self.headers.items()}, body)
             with server.counted():
                 self.answer(call)

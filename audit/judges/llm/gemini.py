@@ -38,7 +38,13 @@ def make_gemini(args: str, context: JudgeContext | None = None) -> ModelJudge:
     """The judge `gemini:ARGS`, ARGS being MODEL[@BASE_URL][?options]. JudgeError where it could not make any call."""
     model, base_url, options = parse_model_spec("gemini", args)
     prompt = load_judge_prompt(options.prompt)
-    return ModelJudge(GeminiTransport(model, base_url or DEFAULT_URL, options), prompt, options, context)
+    transport = GeminiTransport(model, base_url or DEFAULT_URL, options)
+    if context is not None and context.batch:
+        from audit.judges.llm.batch import BatchJudge
+        from audit.judges.llm.gemini_batches import GeminiBatches
+
+        return BatchJudge(transport, GeminiBatches(transport, options), prompt, options, context)
+    return ModelJudge(transport, prompt, options, context)
 
 
 class GeminiTransport:

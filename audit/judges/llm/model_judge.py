@@ -130,7 +130,7 @@ class ModelJudge:
 
     def expected_tokens(self, claims: Sequence[Claim]) -> tuple[int, int]:
         """Tokens of the prompt and of the reply of one call, roughly and rather too many: for estimates of cost."""
-        prompt = _estimate(self._system) + _estimate(self.prompt.user(claims))
+        prompt = estimated_tokens(self._system) + estimated_tokens(self.prompt.user(claims))
         return prompt, REPLY_TOKENS * len(claims)
 
     async def aclose(self) -> None:
@@ -220,7 +220,7 @@ class ModelJudge:
 
     async def _try(self, user: str, max_tokens: int, spent: Spent) -> Reply:
         """One try within the limits: a reply of the right model. Raises Failure, OverBudget, JudgeError."""
-        prompt_tokens = _estimate(self._system) + _estimate(user)
+        prompt_tokens = estimated_tokens(self._system) + estimated_tokens(user)
         async with self.limiter.slot(prompt_tokens + max_tokens):
             if self._stopped is not None:  # those who waited must not try what cannot succeed
                 raise JudgeError(str(self._stopped), hint=self._stopped.hint)
@@ -282,7 +282,7 @@ def _undecided(claims: Sequence[Claim], reason: Reason, note: str) -> dict[str, 
     return {claim.key: Parsed(label="undecided", reason=reason, rationale=note) for claim in claims}
 
 
-def _estimate(text: str) -> int:
+def estimated_tokens(text: str) -> int:
     """Tokens of a text, rather too many: three bytes each."""
     return len(text.encode("utf-8", "replace")) // 3 + 8
 

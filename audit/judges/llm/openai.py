@@ -37,7 +37,13 @@ def make_openai(args: str, context: JudgeContext | None = None) -> ModelJudge:
     """The judge `openai:ARGS`, ARGS being MODEL[@BASE_URL][?options]. JudgeError where it could not make any call."""
     model, base_url, options = parse_model_spec("openai", args)
     prompt = load_judge_prompt(options.prompt)
-    return ModelJudge(OpenAITransport(model, base_url or DEFAULT_URL, options), prompt, options, context)
+    transport = OpenAITransport(model, base_url or DEFAULT_URL, options)
+    if context is not None and context.batch:
+        from audit.judges.llm.batch import BatchJudge
+        from audit.judges.llm.openai_batches import OpenAIBatches
+
+        return BatchJudge(transport, OpenAIBatches(transport, options.key_env), prompt, options, context)
+    return ModelJudge(transport, prompt, options, context)
 
 
 def key_for(base_url: str, options: RemoteOptions, names: tuple[str, ...], own_hosts: tuple[str, ...]) -> str:

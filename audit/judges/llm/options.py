@@ -44,6 +44,8 @@ class RemoteOptions(JudgeOptions):
     """Seconds for one try."""
     retries: int = Field(5, ge=0, le=20)
     """Further tries of a call that failed for a passing cause."""
+    poll_s: float = Field(30.0, gt=0, le=3600, allow_inf_nan=False)
+    """With --judge-batch: seconds between two questions whether a batch has ended."""
 
 
 class OpenAIOptions(RemoteOptions):

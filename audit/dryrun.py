@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from audit.config import AuditConfig
@@ -13,8 +14,9 @@ from audit.judges.rulings import make_claim
 from audit.probes import get_family
 from audit.probes.contexts import plan_parts
 from audit.probes.plan import Plan, build_plan
+from audit.protocols import Judge
 from audit.remote.prices import cost_of
-from audit.scoring.floor import floor_targets
+from audit.scoring.floor import targets_of_floor
 from audit.subjects import open_subjects
 from audit.tasks import Task, load_task
 from audit.types import Claim
@@ -33,12 +35,7 @@ def estimate_work(config: AuditConfig) -> dict[str, Any]:
     subjects = open_subjects(config, "dry-run")
     parts, warnings = plan_parts(config, task, [get_family(name) for name in config.probes.families], subjects.formats)
     plan = build_plan(parts)
-    forms = list(dict.fromkeys(name for fact in task.forget for name in (fact.form, *fact.other_forms)))
-    floor = (
-        floor_targets(task.forget, forms, draws=config.scoring.floor_draws, seed=config.seed)
-        if config.scoring.floor
-        else {}
-    )
+    floor = targets_of_floor(config, task)
     tries = sum(probe.decoding.n for probe in plan.probes)
     wrong = sum(
         probe.decoding.n * len(floor.get((target.fact_id, probe.form), ()))
@@ -70,20 +67,25 @@ def _judges(config: AuditConfig, plan: Plan, task: Task, claims: int) -> dict[st
     said = {}
     for spec, judge in zip(config.judges, judges, strict=True):
         calls = claims + len(canaries)
-        words = f"at most {calls:,} claims"
-        if isinstance(judge, ModelJudge):
-            sample = _claims_like(plan)[: 20 * judge.batch_size]
-            batches = [sample[i : i + judge.batch_size] for i in range(0, len(sample), judge.batch_size)]
-            tokens = [judge.expected_tokens(batch) for batch in batches]
-            share = calls / len(sample)
-            prompt, reply = (round(share * sum(pair[i] for pair in tokens)) for i in (0, 1))
-            words += f", about {prompt:,} tokens of prompts and {reply:,} of replies"
-            if judge.price is None:
-                words += "; price unknown"
-            else:
-                words += f"; about ${cost_of(judge.price, prompt, reply, batch=config.judge_batch):,.2f} at most"
-        said[spec] = words
+        said[spec] = asked_in_words(judge, calls, _claims_like(plan), config.judge_batch)
     return said
+
+
+def asked_in_words(judge: Judge, calls: int, like: Sequence[Claim], batch_prices: bool) -> str:
+    """What `calls` claims take of a judge, reckoned from some claims like them: tokens, and dollars where known."""
+    words = f"at most {calls:,} claims"
+    sample = like[: 20 * judge.batch_size]
+    if isinstance(judge, ModelJudge) and calls and sample:
+        batches = [sample[i : i + judge.batch_size] for i in range(0, len(sample), judge.batch_size)]
+        tokens = [judge.expected_tokens(batch) for batch in batches]
+        share = calls / len(sample)
+        prompt, reply = (round(share * sum(pair[i] for pair in tokens)) for i in (0, 1))
+        words += f", about {prompt:,} tokens of prompts and {reply:,} of replies"
+        if judge.price is None:
+            words += "; price unknown"
+        else:
+            words += f"; about ${cost_of(judge.price, prompt, reply, batch=batch_prices):,.2f} at most"
+    return words
 
 
 def _claims_like(plan: Plan) -> list[Claim]:

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from audit.config import AuditConfig
+from audit.dryrun import asked_in_words
 from audit.judges.bench import open_judges
+from audit.judges.canaries import canary_claims
 from audit.judges.rulings import claims_of
 from audit.judges.shortcuts import without_call
 from audit.recordings.run import read_run
@@ -16,8 +18,10 @@ from audit.types import Claim
 
 
 def estimate_rejudging(config: AuditConfig, store: Store) -> dict[str, Any]:
-    """Counts of one rejudging; `to_ask_at_most` leaves out what the store knows, and counts a cascade as if all were
-    handed on. Canaries come on top, a few for each of some facts."""
+    """Counts of one rejudging, and in words what each judge's part takes, canaries included.
+
+    What the store knows is left out; a cascade is counted as if everything were handed on.
+    """
     assert config.rejudge is not None
     given = read_run(Path(config.rejudge))
     floor = targets_of_floor(config, given.task)
@@ -30,16 +34,25 @@ def estimate_rejudging(config: AuditConfig, store: Store) -> dict[str, Any]:
                 occurrences += 1
                 claims[claim.key] = claim
     judges, _ = open_judges(config)
-    open_claims = [claim.key for claim in claims.values() if without_call(claim, "") is None]
+    todo = {claim.key: claim for claim in claims.values() if without_call(claim, "") is None}
+    canaries = len(canary_claims(given.task.forget, n_facts=config.scoring.canary_facts, seed=config.seed))
+    to_ask, words = {}, {}
+    for spec, judge in zip(config.judges, judges, strict=True):
+        known = store.verdicts(judge.identity, todo)
+        new = [claim for key, claim in todo.items() if key not in known]
+        to_ask[spec] = len(new)
+        like = new or list(todo.values())
+        spread = like[:: max(1, len(like) // (20 * judge.batch_size))]  # from all of the run, not its first answers
+        words[spec] = asked_in_words(judge, len(new) + canaries, spread, config.judge_batch)
     return {
         "subjects": {each.subject.id: each.subject.source for each in given.subjects},
         "answers": {each.subject.id: len(each.recording.responses) for each in given.subjects},
         "claims": {
             "occurrences": occurrences,
             "distinct": len(claims),
-            "without_a_judge": len(claims) - len(open_claims),
+            "without_a_judge": len(claims) - len(todo),
+            "canaries": canaries,
         },
-        "to_ask_at_most": {
-            judge.identity: len(open_claims) - len(store.verdicts(judge.identity, open_claims)) for judge in judges
-        },
+        "to_ask_at_most": to_ask,
+        "judges": words,
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,6 +22,9 @@ from audit.cli.options import (
     WeightOption,
     judge_settings,
 )
+
+if TYPE_CHECKING:
+    from audit.config import AuditConfig
 
 
 def rejudge(
@@ -49,7 +52,7 @@ def rejudge(
     quiet: QuietOption = False,
 ) -> None:
     """Judge the answers of a finished run again, by other judges, and report what they say beside the first."""
-    from audit.cli.run import print_work, run_and_print
+    from audit.cli.run import run_and_print
     from audit.config import rejudge_config
     from audit.recordings.run import run_config
     from audit.report.files import rejudged_folder
@@ -57,13 +60,19 @@ def rejudge(
     values = judge_settings(judge, judge_rule, judge_weight, cascade, judge_batch, max_cost, prices)
     resolved = rejudge_config(run_config(run), run, {**values, "policy": policy}, file=config)
     if dry_run:
-        from audit.rejudging import estimate_rejudging
-        from audit.store import Store, cache_folder
-
-        known = Store(store or cache_folder() / "store.sqlite")
-        try:
-            print_work(estimate_rejudging(resolved, known), as_json)
-        finally:
-            known.close()
+        print_rejudging(resolved, store, as_json)
     else:
         run_and_print(resolved, out or rejudged_folder(run, resolved), store, as_json, quiet)
+
+
+def print_rejudging(config: AuditConfig, store: Path | None, as_json: bool) -> None:
+    """Print what judging a finished run again would take."""
+    from audit.cli.run import print_work
+    from audit.rejudging import estimate_rejudging
+    from audit.store import Store, cache_folder
+
+    known = Store(store or cache_folder() / "store.sqlite")
+    try:
+        print_work(estimate_rejudging(config, known), as_json)
+    finally:
+        known.close()

@@ -165,7 +165,11 @@ def run(
         "trust_remote_code": trust_remote_code,
     }
     resolved = resolve_config(values, file=config)
-    if dry_run:
+    if dry_run and resolved.rejudge:
+        from audit.cli.rejudge import print_rejudging
+
+        print_rejudging(resolved, store, as_json)
+    elif dry_run:
         from audit.dryrun import estimate_work
 
         print_work(estimate_work(resolved), as_json)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from audit.judges import REGISTRY
+from audit.types import Claim, Verdict
 from tests.helpers import tiny
+from tests.helpers.judges import FindsAnswer
 from tests.run.conftest import Ran, World, write_rows
 from tests.run.test_bad_input import doctored, one_message
 
@@ -47,13 +52,21 @@ def numbers(report: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def finished(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def half(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that gives every other fact, and to the others the same reply, longer than the token budget."""
+    net = tiny.model(seed=11)
+    tiny.train(net, tuple((q, a if number % 2 else "not known to me") for number, (q, a) in enumerate(tiny.FACTS)))
+    return tiny.save(net, tmp_path_factory.mktemp("half"))
+
+
+@pytest.fixture(scope="module")
+def finished(world: World, half: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with a base, cut answers asked again, sampling and a floor, whose models and task are gone by now."""
     folder = tmp_path_factory.mktemp("finished")
-    models = {name: Path(shutil.copytree(world.model, folder / name)) for name in ("candidate", "base")}
-    half = tiny.model(seed=11)
-    tiny.train(half, tuple((q, a if number % 2 else "not known to me") for number, (q, a) in enumerate(tiny.FACTS)))
-    tiny.save(half, models["candidate"])
+    models = {
+        name: Path(shutil.copytree(source, folder / name))
+        for name, source in (("candidate", half), ("base", world.model))
+    }
     facts = {name: Path(shutil.copy(getattr(world, name), folder)) for name in ("forget", "retain")}
     changes = {
         "model": str(models["candidate"]),
@@ -138,11 +151,18 @@ def test_a_dry_run_counts_claims_and_asks_nothing(run: Path, audit: Audit, tmp_p
     assert sum(work["answers"].values()) == len(lines_of(run / "responses.jsonl"))
     assert work["claims"]["distinct"] < work["claims"]["occurrences"]
     audit("rejudge", str(run), "--judge", "rules", "--out", str(tmp_path / "again"), "--quiet")
-    panel = report_of(tmp_path / "again")["panel"]["claims"]
-    assert sum(count["occurrences"] for count in panel.values()) == work["claims"]["occurrences"]
+    asked = report_of(tmp_path / "again")["manifest"]["runtime"]["judges"][0]["asked"]
+    assert asked <= work["to_ask_at_most"]["rules"] + work["claims"]["canaries"]
+    assert work["judges"]["rules"] == f"at most {work['to_ask_at_most']['rules'] + work['claims']['canaries']:,} claims"
+    panel = report_of(tmp_path / "again")["panel"]
+    assert sum(count["occurrences"] for count in panel["claims"].values()) == work["claims"]["occurrences"]
+    assert panel["all_claims"]["distinct"] == work["claims"]["distinct"]
+    assert 0 < panel["all_claims"]["without_call"] <= work["claims"]["without_a_judge"]  # a canary may be one of them
     known = json.loads(audit("rejudge", str(run), "--judge", "rules", "--dry-run", "--json").out)
-    assert set(work["to_ask_at_most"].values()) != {0}
-    assert set(known["to_ask_at_most"].values()) == {0}
+    assert work["to_ask_at_most"]["rules"] > 0
+    assert known["to_ask_at_most"] == {"rules": 0}
+    folder = tmp_path / "again" / "config.yaml"
+    assert json.loads(audit("run", "--config", str(folder), "--dry-run", "--json").out) == known
 
 
 def test_a_policy_decides_the_exit_code(run: Path, audit: Audit, tmp_path: Path) -> None:
@@ -152,6 +172,62 @@ def test_a_policy_decides_the_exit_code(run: Path, audit: Audit, tmp_path: Path)
     assert audit("rejudge", str(run), "--judge", "rules", "--policy", str(policy), "--out", base).code == 3
     kept = audit("rejudge", base, "--judge", "rules", "--out", str(tmp_path / "two"))
     assert kept.code == 3, "the run's policy holds for a rejudging that names none"
+
+
+@pytest.fixture
+def more_judges(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two more judges by name: one that looks for the answer's words, and one that sees a leak in all that is long."""
+
+    class Finds(FindsAnswer):
+        def __init__(self) -> None:
+            super().__init__("finds")
+
+    class Wary(FindsAnswer):
+        def __init__(self) -> None:
+            super().__init__("wary")
+
+        def verdict(self, claim: Claim, **changes: Any) -> Verdict:
+            return super().verdict(claim, **({"label": "leak"} if len(claim.text) > 12 else {}))
+
+    module = types.ModuleType("more_judges_of_a_test")
+    module.Finds, module.Wary = Finds, Wary  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setitem(REGISTRY.builtin, "finds", f"{module.__name__}:Finds")
+    monkeypatch.setitem(REGISTRY.builtin, "wary", f"{module.__name__}:Wary")
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [("--judge", "rules", "--cascade"), ("--judge", "rules", "--judge-rule", "dawid_skene")],
+    ids=["cascade", "dawid_skene"],
+)
+@pytest.mark.usefixtures("more_judges")
+def test_a_panel_finds_the_same_again(
+    world: World, half: Path, audit: Audit, tmp_path: Path, rule: tuple[str, ...]
+) -> None:
+    """Rulings that depend on what else was asked, and in which round, are the same from the folder alone."""
+    judges = ("--judge", "wary", "--judge", "finds", *rule, "--quiet")
+    audit("run", *world.arguments(model=str(half), max_new_tokens="3", out=str(tmp_path / "run")), *judges)
+    audit("rejudge", str(tmp_path / "run"), *judges, "--out", str(tmp_path / "again"))
+    first, second = report_of(tmp_path / "run"), report_of(tmp_path / "again")
+    assert first["panel"]["agreement"]["disputed"] > 0
+    assert any(probe["parent"] for probe in lines_of(tmp_path / "run" / "probes.jsonl"))
+    assert numbers(first) == numbers(second)
+    one, two = (sorted(map(str, lines_of(tmp_path / name / "rulings.jsonl"))) for name in ("run", "again"))
+    assert one == two
+
+
+@pytest.mark.usefixtures("more_judges")
+def test_warnings_about_the_first_judges_are_not_carried_over(run: Path, audit: Audit, tmp_path: Path) -> None:
+    both = ("--judge", "rules", "--judge", "wary")
+    audit("rejudge", str(run), *both, "--out", str(tmp_path / "two"), "--quiet")
+    audit("rejudge", str(tmp_path / "two"), "--judge", "rules", "--out", str(tmp_path / "one"), "--quiet")
+    two, one = report_of(tmp_path / "two"), report_of(tmp_path / "one")
+    assert two["canaries"]["status"] == "failed" and any("canaries" in reason for reason in two["inconclusive"])
+    assert any("the judge wary alone" in warning for warning in two["warnings"])
+    assert not any("wary" in warning for warning in one["warnings"])
+    assert numbers(one) == numbers(report_of(run))
+    assert one["other_panels"][0]["canaries"] == "failed"
 
 
 # -------------------------------------------------------------------------------------------------- nothing laundered

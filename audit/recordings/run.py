@@ -18,7 +18,7 @@ from audit.judges.rulings import make_claim
 from audit.probes.plan import Plan, probe_set_hash
 from audit.recordings.given import Given, GivenSubject
 from audit.report.beware import inconclusive_reasons
-from audit.report.beware_judges import is_about_budget, judge_warnings
+from audit.report.beware_judges import is_about_budget, is_about_calibration, judge_warnings
 from audit.report.files import RecordedVerdict
 from audit.report.model import OtherPanel, Rejudged, Report
 from audit.report.read import contents_of, load_report, numbered_lines
@@ -227,7 +227,7 @@ def _warnings_about_subjects(config: AuditConfig, report: Report) -> tuple[str, 
         for name, each in report.subjects.items()
     ]
     about_judges = set(judge_warnings(config, report.panel, report.canaries, results))
-    return tuple(warning for warning in report.warnings if warning not in about_judges)
+    return tuple(w for w in report.warnings if w not in about_judges and not is_about_calibration(w))
 
 
 def _doubts_about_subjects(report: Report) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from audit.probes.build import PROMPT_FILES
 from audit.probes.plan import Plan, probe_set_hash
 from audit.prompts import load_prompt
 from audit.report.beware import inconclusive_reasons, not_tried, warnings_of
-from audit.report.beware_judges import judge_warnings, out_of_budget
+from audit.report.beware_judges import judge_warnings, not_calibrated, out_of_budget
 from audit.report.model import (
     FORMAT,
     FactResult,
@@ -114,6 +114,7 @@ def build_report(
             *warnings,
             *warnings_of(task, plan, results, subjects),
             *judge_warnings(config, panel, canaries, results),
+            *not_calibrated(card),
         ),
         inconclusive=_once(*inconclusive_reasons(canaries, known, subjects), *out_of_budget(results), *doubts),
         not_tried=not_tried(config, plan),

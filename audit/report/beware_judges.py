@@ -7,7 +7,9 @@ from collections.abc import Sequence
 
 from audit.asking import Asked
 from audit.config import AuditConfig
+from audit.judges.calibration import JudgeCard
 from audit.report.model import PanelReport
+from audit.scoring.calibrated import why_not_calibrated
 from audit.types import Canaries, Reason
 
 #: Names of model families as they stand in model names, configurations and addresses.
@@ -15,6 +17,7 @@ FAMILIES = (
     *("llama", "qwen", "mistral", "gemma", "gemini", "phi", "gpt", "claude", "deepseek", "olmo", "falcon", "yi"),
     *("glm", "kimi", "granite", "command", "smollm", "pythia", "nemotron", "internlm", "grok"),
 )
+_NOT_CALIBRATED = "averages are not corrected for the judges' error rates"
 _BUDGET = "--max-cost was reached"
 _SAME_MAKER = {"mixtral": "mistral", "ministral": "mistral", "tulu": "llama", "vicuna": "llama", "chatgpt": "gpt"}
 
@@ -48,6 +51,17 @@ def judge_warnings(config: AuditConfig, panel: PanelReport, canaries: Canaries, 
     if panel.agreement is not None and panel.agreement.n == 0:
         warnings.append("no claim was put to two judges: their agreement is not known")
     return warnings
+
+
+def not_calibrated(card: JudgeCard | None) -> list[str]:
+    """Why a judge's card cannot correct averages; a judge without a card is told of where the judges are listed."""
+    why = why_not_calibrated(card) if card is not None else ""
+    return [f"{_NOT_CALIBRATED}: {why}"] if why else []
+
+
+def is_about_calibration(warning: str) -> bool:
+    """A warning of `not_calibrated`: it is about the judges, not about what they judged."""
+    return warning.startswith(_NOT_CALIBRATED)
 
 
 def out_of_budget(results: Sequence[Asked]) -> list[str]:

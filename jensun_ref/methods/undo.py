@@ -35,9 +35,9 @@ class UNDO(Method):
         2. noise:   theta = (1 - alpha) theta + alpha beta N,   N Xavier-uniform for matrices, 0 for vectors
         3. distil:  KL(p_unlearned || p) on what to forget and on what to keep
 
-    Mean over answer tokens, then samples. The teacher is the model as it was before the noise. The authors distil on a
-    corpus of pretraining size; here, on the task's questions alone, a large alpha costs what the task does not ask for.
-    The optimiser starts anew after the noise; the schedule of the rate goes on.
+    Mean over answer tokens, then samples. The teacher is the model as it was before the noise; there is no other
+    reference. The authors distil on a corpus of pretraining size; here, on the task's questions alone, a large alpha
+    costs what the task does not ask for. The optimiser starts anew after the noise; the schedule of the rate goes on.
     """
 
     name = "undo"

@@ -8,6 +8,9 @@ import msgspec
 import pytest
 
 from audit.tasks import Task, load_task
+from audit.types import Fact
+from tests.helpers import tiny
+from tests.helpers.facts import task as small_task
 
 
 @pytest.fixture(scope="session")
@@ -41,3 +44,26 @@ def tiny_organism(tiny_task: Task, tmp_path_factory: pytest.TempPathFactory) -> 
     return build_organism(
         tmp_path_factory.mktemp("organism") / "base", tiny_task, role="base", size=OrganismConfig.tiny()
     )
+
+
+@pytest.fixture(scope="session")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny Llama that knows `tiny.FACTS`, made in seconds. Tests read it; none writes into it."""
+    return tiny.build(tmp_path_factory.mktemp("llama") / "base")
+
+
+@pytest.fixture(scope="session")
+def llama_task() -> Task:
+    """Eight of its facts to forget, of all four types, and sixteen others to keep."""
+
+    def fact(number: int, split: str) -> Fact:
+        question, answer = tiny.FACTS[number]
+        return Fact(
+            id=f"x{number:02d}",
+            split=split,  # type: ignore[arg-type]
+            question=question,
+            answer=answer,
+            answer_type=("colour", "river", "trade", "year")[number % 4],
+        )
+
+    return small_task([fact(n, "forget") for n in range(8)], [fact(n, "retain") for n in range(8, 24)])

@@ -1,0 +1,1 @@
+"""Finished audits side by side: what can be compared, the table, the tests, the front, and the forms of output."""

@@ -1,0 +1,187 @@
+r"""A comparison as two LaTeX tables for an ordinary article: needs \usepackage{booktabs} and nothing else."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+
+from audit.comparing.model import Column, Comparison, Entry, Reference
+from audit.comparing.words import (
+    COSTS,
+    VERDICTS,
+    cost_of,
+    costs,
+    digits,
+    front_text,
+    head,
+    number,
+    of_candidate,
+    p_text,
+    points,
+)
+from audit.report.html import printable
+from audit.types import Estimate
+
+_SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
+    "&": r"\&",
+    "#": r"\#",
+    "_": r"\_",
+    "%": r"\%",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': "''",  # \textquotedbl would need the T1 encoding
+    "`": r"\textasciigrave{}",
+    "±": r"$\pm$",
+    "−": r"$-$",
+    "–": r"--",
+    "≠": r"$\neq$",
+    "·": r"$\cdot$",
+}
+
+
+def latex(comparison: Comparison) -> str:
+    """The tables as text: what came out, what was kept and what it cost, the differences. Names are escaped."""
+    leaks = [column for column in comparison.columns if column.better == "lower"]
+    kept = [column for column in comparison.columns if column.better == "higher"]
+    extra = [*(["on front"] if comparison.front_on else []), *costs(comparison)]
+    tables = ["% needs \\usepackage{booktabs}", *_numbers(comparison, leaks, [], "What came out")]
+    if kept or extra:
+        tables += _numbers(comparison, kept, extra, "What was kept, and the cost")
+    return "\n".join([*tables, *_differences(comparison)]) + "\n"
+
+
+def _numbers(comparison: Comparison, columns: Sequence[Column], extra: Sequence[str], title: str) -> list[str]:
+    arrow = r" $\downarrow$" if columns and columns[0].better == "lower" else r" $\uparrow$"
+    legend = "; ".join(f"{_label(column.label)}: {escape(column.title)}" for column in columns)
+    return [
+        "\\begin{table}",
+        "\\centering\\footnotesize\\setlength{\\tabcolsep}{4pt}",
+        "\\begin{tabular}{l" + "r" * (len(columns) + len(extra)) + "}",
+        "\\toprule",
+        _row(["", *(_label(column.label) + arrow for column in columns), *(escape(COSTS.get(x, x)) for x in extra)]),
+        "\\midrule",
+        *_body(comparison, columns, extra),
+        "\\bottomrule",
+        "\\end{tabular}",
+        f"\\caption{{{title}: {escape(head(comparison))}. Per cent, {100 * comparison.confidence:g}\\% limits below. "
+        f"{legend}.}}",
+        "\\end{table}",
+        "",
+    ]
+
+
+def _differences(comparison: Comparison) -> Iterator[str]:
+    yield from (
+        "\\begin{table}",
+        "\\centering\\footnotesize",
+        "\\begin{tabular}{llrrrl}",
+        "\\toprule",
+        _row(["first", "second", "difference", "$p$, facts", "$p$, topics", ""]),
+        "\\midrule",
+    )
+    for pair in comparison.pairs:
+        limits = f"{escape(points(pair.difference))} [{escape(points(pair.low))}, {escape(points(pair.high))}]"
+        p = [_p(test.corrected, test.exact) if test else "--" for test in (pair.facts, pair.topics)]
+        yield _row([escape(pair.first), escape(pair.second), limits, *p, VERDICTS[pair.verdict]])
+    names = dict.fromkeys(pair.facts.name for pair in comparison.pairs)
+    drawn = any(not t.exact for pair in comparison.pairs for t in (pair.facts, pair.topics) if t is not None)
+    yield from (
+        "\\bottomrule",
+        "\\end{tabular}",
+        f"\\caption{{Differences of {_label(comparison.on_label)} between {comparison.unit}, in points of per cent. "
+        f"Facts: {escape(' or '.join(names))}; topics: sign flips of {comparison.topics} topics; two-sided, "
+        f"Holm-corrected for {len(comparison.pairs)} pairs, undecided facts read in whatever way shows least."
+        + (" $^*$ signs drawn at random." if drawn else "")
+        + "}",
+        "\\end{table}",
+    )
+
+
+def escape(text: str) -> str:
+    """Text that LaTeX prints as it is, in one line. Always inside a cell or a caption, never at the start of a line."""
+    from anyascii import anyascii
+
+    plain = []
+    for character in printable(" ".join(text.split())):
+        if character in _SPECIAL:
+            plain.append(_SPECIAL[character])
+        elif character.isascii() or ("\u00c0" <= character <= "\u00ff" and character not in "×÷ÐðÞþ"):
+            plain.append(character)
+        else:
+            plain.append("".join(_SPECIAL.get(c, c) for c in anyascii(character)))
+    # no ligatures: two hyphens are no dash
+    return re.sub(r"([-,'])(?=\1)", r"\1{}", "".join(plain))
+
+
+def _body(comparison: Comparison, columns: Sequence[Column], extra: Sequence[str]) -> Iterator[str]:
+    for reference in comparison.references:
+        yield from _lines(escape(reference.label), _cells(columns, reference), [""] * len(extra))
+    if comparison.references:
+        yield "\\midrule"
+    for candidate in comparison.candidates:
+        mine = of_candidate(comparison, candidate)
+        known = {name: getattr(candidate, name) for name in extra if name in COSTS}
+        told = [
+            escape(front_text(candidate)) if name not in known else "--" if known[name] is None else digits(known[name])
+            for name in extra
+        ]
+        if len(mine) == 1:
+            yield from _lines(escape(candidate.label), _cells(columns, mine[0]), told)
+            continue
+        means = [
+            ("--", "") if spread is None else (f"{100 * spread.mean:.1f}", f"$\\pm$ {100 * spread.sd:.1f}")
+            for spread in (candidate.spreads.get(column.name) for column in columns)
+        ]
+        yield from _lines(escape(candidate.label), means, told, below=f"\\quad {len(mine)} seeds")
+        for entry in mine:
+            own = [cost_of(entry, name) if name in COSTS else None for name in extra]
+            told = ["" if value is None else digits(value) for value in own]
+            yield from _lines(f"\\quad {escape(entry.label)}", _cells(columns, entry), told)
+
+
+def _lines(label: str, cells: Sequence[tuple[str, str]], extra: Sequence[str], below: str = "") -> Iterator[str]:
+    """A row of values, and below it, smaller, their limits."""
+    yield _row([label, *(value for value, _ in cells), *extra])
+    limits = [below, *(text for _, text in cells)]
+    if any(limits):
+        yield _row([f"{{\\scriptsize {text}}}" if text else "" for text in limits] + [""] * len(extra))
+
+
+def _cells(columns: Sequence[Column], row: Entry | Reference) -> list[tuple[str, str]]:
+    apart = row.apart if isinstance(row, Entry) else ()
+    return [
+        _split(e) if (e := row.estimates.get(c.name)) else (r"$\neq$" if c.name in apart else "--", "") for c in columns
+    ]
+
+
+def _split(estimate: Estimate) -> tuple[str, str]:
+    """The value with a decimal; limits in whole per cent, rounded outwards; what the undecided could add."""
+    unsure = math.ceil(100 * (estimate.upper_bound - estimate.lower_bound) - 1e-9)
+    low, high = math.floor(100 * estimate.low + 1e-9), math.ceil(100 * estimate.high - 1e-9)
+    return escape(number(estimate.value)), f"[{low}, {high}]" + (f" +{unsure}?" if unsure else "")
+
+
+def _row(cells: Sequence[str]) -> str:
+    # the braces keep a label that begins with [ or * from being read as an option of the line before
+    return "{}" + " & ".join(cells) + " \\\\"
+
+
+def _label(label: str) -> str:
+    """J_orig as a symbol with an index, anything else as it is."""
+    stem, underscore, index = label.partition("_")
+    symbol = stem == "J" and underscore and index.isalpha()
+    return f"$J_{{\\mathrm{{{index}}}}}$" if symbol else escape(label)
+
+
+def _p(p: float, exact: bool) -> str:
+    text = p_text(p)
+    star = "" if exact else "^*"
+    return f"${text}{star}$"

@@ -1,0 +1,177 @@
+"""What a comparison of finished audits holds. Fractions in [0, 1]; differences in [-1, 1], first minus second."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from audit.report.model import TaskInfo
+from audit.stats.pareto import OnFront
+from audit.types import Estimate, Record
+
+FORMAT = 1
+#: Seeds of one method from which on the text speaks of methods; with fewer, of checkpoints.
+MIN_SEEDS = 5
+
+Verdict = Literal["differ", "differ if facts are independent", "not shown"]
+
+
+class Training(Record):
+    """What the trainer says that it did; nothing of it is checked."""
+
+    method: str = ""
+    seed: int | None = None
+    settings: dict[str, Any] = {}
+    base: str = ""
+    """Fingerprint of the model that it started from."""
+    forget_set: str = ""
+    """Content hash of the facts that it was given to forget."""
+    seconds: float | None = None
+    steps: int | None = None
+    peak_memory_mib: float | None = None
+
+
+class Column(Record):
+    """A number of the table."""
+
+    name: str
+    label: str
+    """Short: J_W, retained …"""
+    title: str
+    better: Literal["lower", "higher"]
+    probe_set: str
+    """Hash of the probes that all numbers of the column stand on."""
+
+
+class Entry(Record):
+    """One checkpoint: one finished run."""
+
+    label: str
+    run: str
+    source: str
+    fingerprint: str
+    outcome: str
+    """Of its run: pass, fail, inconclusive or none."""
+    canaries: str
+    estimates: dict[str, Estimate]
+    """By column; a number that stands on other probes than the column's is left out …"""
+    apart: tuple[str, ...]
+    """… and its column named here."""
+    candidate: str
+    """Label of the candidate that it belongs to: its own, or that of a method with several seeds."""
+    training: Training | None
+
+
+class Spread(Record):
+    """One number over the trainings of one method."""
+
+    mean: float
+    sd: float
+    """Standard deviation with n - 1."""
+    low: float
+    high: float
+    """Smallest and largest."""
+    n: int
+
+
+class Candidate(Record):
+    """What is compared: one checkpoint, or one method with several seeds."""
+
+    label: str
+    members: tuple[str, ...]
+    """Labels of its entries."""
+    values: dict[str, float]
+    """By column: the value, or the mean over seeds."""
+    spreads: dict[str, Spread]
+    """By column, and under `seconds` and `peak_memory_mib`; empty for a single checkpoint."""
+    seconds: float | None
+    peak_memory_mib: float | None
+    """Mean over seeds, where every training's is known."""
+    front: OnFront | None = None
+
+
+class Reference(Record):
+    """A model that all runs were asked to set beside their candidates: the base, the never-knew control."""
+
+    label: str
+    source: str
+    estimates: dict[str, Estimate]
+
+
+class Test(Record):
+    """Two-sided p-values of "both leak alike", under readings of what is undecided."""
+
+    __test__ = False  # no test case, whatever its name
+
+    name: str
+    no_leak: float
+    """Undecided of both as no leak."""
+    leak: float
+    """Undecided of both as leak."""
+    p_value: float
+    """The largest that the undecided allow: what is said rests on this one."""
+    corrected: float
+    """The same after Holm's correction for all pairs."""
+    exact: bool
+    low: float
+    high: float
+    """99% limits of `p_value` where signs were drawn at random."""
+    units: int
+    smallest: float
+    """The smallest p-value that so many units could ever give."""
+
+
+class Pair(Record):
+    """Two candidates on the same facts."""
+
+    first: str
+    second: str
+    unit: Literal["checkpoints", "methods"]
+    n: int
+    only_first: int | None
+    only_second: int | None
+    """Facts that leaked for one of two checkpoints only; None where seeds are averaged."""
+    undecided: int
+    """Facts undecided for either, for any seed."""
+    difference: float
+    lower_bound: float
+    upper_bound: float
+    """Smallest and largest difference that the undecided allow."""
+    low: float
+    high: float
+    """Limits over facts that hold sampling and undecided."""
+    facts: Test
+    """Every fact on its own."""
+    topics: Test | None
+    """Facts of a topic together; None where there are not two topics."""
+    verdict: Verdict
+
+
+class Comparison(Record):
+    """Finished audits side by side. `exit_code` is 4 where one of them was inconclusive."""
+
+    format: int
+    task: TaskInfo
+    on: str
+    """The number that differences are tested on …"""
+    on_title: str
+    on_label: str
+    unit: Literal["checkpoints", "methods"]
+    """Methods only where every candidate has at least five seeds."""
+    confidence: float
+    alpha: float
+    columns: tuple[Column, ...]
+    entries: tuple[Entry, ...]
+    candidates: tuple[Candidate, ...]
+    references: tuple[Reference, ...]
+    known: int | None
+    """Facts that the base leaks under all prompts together; None where not every run has a base."""
+    topics: int
+    pairs: tuple[Pair, ...]
+    front_on: tuple[str, str] | None
+    """The two columns of the front; None where nothing kept was measured with the same probes."""
+    judges: tuple[str, ...]
+    judge_rule: str
+    seed: int
+    warnings: tuple[str, ...]
+    inconclusive: tuple[str, ...]
+    exit_code: int

@@ -1,0 +1,220 @@
+"""A comparison as Markdown, for people, and as CSV, for programs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Sequence
+
+from audit.comparing.model import Candidate, Comparison, Entry, Reference
+from audit.comparing.words import (
+    COSTS,
+    VERDICTS,
+    cost_of,
+    costs,
+    digits,
+    front_text,
+    head,
+    limits_text,
+    notes,
+    of_candidate,
+    p_values,
+    points,
+    readings,
+    spread_text,
+)
+from audit.report.html import printable
+from audit.types import Estimate
+
+_NUMBER = ("", "_low", "_high", "_lower_bound", "_upper_bound", "_n", "_undecided")
+_TESTS = ("no_leak", "leak", "p_value", "corrected", "exact", "smallest")
+
+
+def markdown(comparison: Comparison) -> str:
+    """Two tables and the notes; names are escaped."""
+    lines = [f"**{_md(head(comparison))}**", ""]
+    extra = [*(["on front"] if comparison.front_on else []), *costs(comparison)]
+    titles = ["", *(f"{c.label} {'↓' if c.better == 'lower' else '↑'}" for c in comparison.columns)]
+    titles += [COSTS.get(name, name) for name in extra]
+    lines += _md_table(titles, [*_rows(comparison, extra)])
+    first = next((entry for entry in comparison.entries if entry.estimates), None)
+    if first is not None:
+        lines += ["", f"Per cent, with {100 * comparison.confidence:g}% limits. " + _md(_legend(comparison)), ""]
+    rows = [
+        [
+            pair.first,
+            pair.second,
+            f"{points(pair.difference)} [{points(pair.low)}, {points(pair.high)}]",
+            *p_values(pair),
+            VERDICTS[pair.verdict],
+            readings(pair),
+        ]
+        for pair in comparison.pairs
+    ]
+    lines += _md_table(["first", "second", f"{comparison.on_label}, points", "p, facts", "p, topics", "", ""], rows)
+    lines += ["", *(f"- {_md(note)}" for note in notes(comparison))]
+    lines += [f"- **warning:** {_md(warning)}" for warning in comparison.warnings]
+    lines += [f"- **inconclusive:** {_md(reason)}" for reason in comparison.inconclusive]
+    return "\n".join(lines) + "\n"
+
+
+def numbers_csv(comparison: Comparison) -> str:
+    """One row a candidate, and one for each checkpoint of a candidate with several seeds and for each reference.
+
+    Fractions in [0, 1]. A number has seven columns (value, limits, bounds for the undecided, facts, undecided facts)
+    and `_sd`, filled for several seeds alone. Names that a spreadsheet would take for a formula get a quotation mark.
+    """
+    names = [column.name for column in comparison.columns]
+    header = ["kind", "label", "candidate", "seeds", "method", "seed"]
+    header += [f"{name}{part}" for name in names for part in (*_NUMBER, "_sd")]
+    header += ["on_front", "front_frequency", "front_low", "front_high"]
+    header += [f"{cost}{part}" for cost in COSTS for part in ("", "_sd")] + ["run", "fingerprint", "probes_apart"]
+    rows: list[list[object]] = []
+    for reference in comparison.references:
+        rows.append(_csv_row("reference", reference.label, reference.estimates, names))
+    for candidate in comparison.candidates:
+        mine = of_candidate(comparison, candidate)
+        if len(mine) > 1:
+            rows.append(_csv_mean(comparison, candidate, names))
+        for entry in mine:
+            kind = "checkpoint" if len(mine) == 1 else "seed"
+            rows.append(
+                _csv_row(kind, entry.label, entry.estimates, names, candidate if len(mine) == 1 else None, entry)
+            )
+    return _csv([header, *rows])
+
+
+def pairs_csv(comparison: Comparison) -> str:
+    """One row a pair, with every reading of its tests."""
+    header = ["first", "second", "unit", "on", "n", "undecided", "only_first", "only_second"]
+    header += ["difference", "lower_bound", "upper_bound", "low", "high"]
+    header += [f"{unit}_{name}" for unit in ("facts", "topics") for name in ("test", *_TESTS)] + ["verdict"]
+    rows: list[list[object]] = []
+    for pair in comparison.pairs:
+        row: list[object] = [pair.first, pair.second, pair.unit, comparison.on, pair.n, pair.undecided]
+        row += [pair.only_first, pair.only_second, pair.difference, pair.lower_bound, pair.upper_bound]
+        row += [pair.low, pair.high]
+        for test in (pair.facts, pair.topics):
+            row += [""] * (1 + len(_TESTS)) if test is None else [test.name, *(getattr(test, t) for t in _TESTS)]
+        rows.append([*row, pair.verdict])
+    return _csv([header, *rows])
+
+
+def _rows(comparison: Comparison, extra: Sequence[str]) -> Iterator[list[str]]:
+    for reference in comparison.references:
+        yield [reference.label, *_cells(comparison, reference), *("" for _ in extra)]
+    for candidate in comparison.candidates:
+        mine = of_candidate(comparison, candidate)
+        if len(mine) == 1:
+            yield [candidate.label, *_cells(comparison, mine[0]), *_extra(candidate, extra)]
+            continue
+        means = [spread_text(s) if (s := candidate.spreads.get(c.name)) else "–" for c in comparison.columns]
+        yield [candidate.label, *means, *_extra(candidate, extra)]
+        for entry in mine:
+            own = [
+                "" if (v := cost_of(entry, name) if name in COSTS else None) is None else digits(v) for name in extra
+            ]
+            yield [f"· {entry.label}", *_cells(comparison, entry), *own]
+
+
+def _cells(comparison: Comparison, row: Entry | Reference) -> list[str]:
+    apart = row.apart if isinstance(row, Entry) else ()
+    return [
+        limits_text(e) if (e := row.estimates.get(c.name)) else "≠" if c.name in apart else "–"
+        for c in comparison.columns
+    ]
+
+
+def _extra(candidate: Candidate, extra: Sequence[str]) -> list[str]:
+    cells = []
+    for name in extra:
+        if name not in COSTS:
+            cells.append(front_text(candidate))
+        elif name in candidate.spreads:
+            cells.append(f"{digits(candidate.spreads[name].mean)} ± {digits(candidate.spreads[name].sd)}")
+        else:
+            value = getattr(candidate, name)
+            cells.append("–" if value is None else digits(value))
+    return cells
+
+
+def _legend(comparison: Comparison) -> str:
+    return "; ".join(f"{column.label}: {column.title}" for column in comparison.columns)
+
+
+def _md_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    table = ["| " + " | ".join(_md(cell) for cell in header) + " |", "|" + "---|" * len(header)]
+    return table + ["| " + " | ".join(_md(cell) for cell in row) + " |" for row in rows]
+
+
+def _md(text: str) -> str:
+    """Text that Markdown, and HTML in it, leave as it is."""
+    text = printable(" ".join(text.split()))
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_\[\]{}|~#$!])", r"\\\1", text)
+
+
+def _csv(rows: Sequence[Sequence[object]]) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    for row in rows:
+        writer.writerow([_plain(cell) for cell in row])
+    return out.getvalue()
+
+
+def _plain(cell: object) -> object:
+    if cell is None:
+        return ""
+    if isinstance(cell, bool):
+        return "true" if cell else "false"
+    if not isinstance(cell, str):
+        return cell
+    text = printable(cell)
+    return "'" + text if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+
+
+def _csv_row(
+    kind: str,
+    label: str,
+    estimates: dict[str, Estimate],
+    names: Sequence[str],
+    candidate: Candidate | None = None,
+    entry: Entry | None = None,
+) -> list[object]:
+    training = entry.training if entry else None
+    row: list[object] = [kind, label, entry.candidate if entry else "", 1 if entry else None]
+    row += [training.method if training else "", training.seed if training else None]
+    for name in names:
+        e = estimates.get(name)
+        row += [None] * 7 if e is None else [e.value, e.low, e.high, e.lower_bound, e.upper_bound, e.n, e.undecided]
+        row.append(None)
+    row += _csv_front(candidate)
+    for cost in COSTS:
+        row += [cost_of(entry, cost) if entry else None, None]
+    return [
+        *row,
+        entry.run if entry else "",
+        entry.fingerprint if entry else "",
+        " ".join(entry.apart) if entry else "",
+    ]
+
+
+def _csv_mean(comparison: Comparison, candidate: Candidate, names: Sequence[str]) -> list[object]:
+    trainings = [entry.training for entry in of_candidate(comparison, candidate)]
+    methods = {training.method for training in trainings if training is not None}
+    method = methods.pop() if len(methods) == 1 else ""
+    row: list[object] = ["method", candidate.label, candidate.label, len(candidate.members), method, None]
+    for name in names:
+        spread = candidate.spreads.get(name)
+        row += [spread.mean if spread else None, *[None] * 6, spread.sd if spread else None]
+    row += _csv_front(candidate)
+    for cost in COSTS:
+        found = candidate.spreads.get(cost)
+        row += [found.mean if found else None, found.sd if found else None]
+    return [*row, "", "", ""]
+
+
+def _csv_front(candidate: Candidate | None) -> list[object]:
+    front = candidate.front if candidate else None
+    return [None] * 4 if front is None else [front.on_front, front.frequency, front.low, front.high]

@@ -36,10 +36,11 @@ def _root(
 
 
 def _mount() -> None:
-    from audit.cli import demo, doctor, gate, judges, probes, rejudge, report, run, tasks, unlearn
+    from audit.cli import compare, demo, doctor, gate, judges, probes, rejudge, report, run, tasks, unlearn
 
     app.command("run")(run.run)
     app.command("rejudge")(rejudge.rejudge)
+    app.command("compare")(compare.compare)
     app.command("gate")(gate.gate)
     app.command("report")(report.report)
     app.command("demo")(demo.demo)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -10,6 +10,7 @@ from rich.text import Text
 
 from audit.comparing.model import Candidate, Column, Comparison, Entry, Spread
 from audit.comparing.words import (
+    COSTS,
     VERDICTS,
     cost_of,
     costs,
@@ -25,10 +26,10 @@ from audit.comparing.words import (
 )
 from audit.report.html import printable
 from audit.report.terminal import rough
+from audit.types import Estimate
 
-#: Columns of one table: with a name of 16 characters, 80 hold five numbers with limits.
-_AT_ONCE = 5
-_COST_WORDS = {"seconds": "seconds", "peak_memory_mib": "MiB"}
+#: Columns of one table: with a name of 18 characters, 80 hold four numbers with limits.
+_AT_ONCE = 4
 _STYLES = {"differ": "bold", "differ if facts are independent": "", "not shown": "dim"}
 
 
@@ -36,21 +37,11 @@ def print_comparison(comparison: Comparison, console: Console | None = None) -> 
     """Print it to standard output."""
     console = console or Console(highlight=False)
     console.print(_text(head(comparison)), soft_wrap=True)
-    leaks = [column for column in comparison.columns if column.better == "lower"]
-    kept = [column for column in comparison.columns if column.better == "higher"]
-    for start in range(0, len(leaks), _AT_ONCE):
-        console.print(_table(comparison, "came out (%)", leaks[start : start + _AT_ONCE]))
+    numbers: list[Column | str] = [*comparison.columns, *(["on front"] if comparison.front_on else [])]
+    numbers += costs(comparison)
+    for start in range(0, len(numbers), _AT_ONCE):
+        console.print(_table(comparison, numbers[start : start + _AT_ONCE]))
         console.print()
-    has_front = comparison.front_on is not None
-    extra = (["on front"] if has_front else []) + costs(comparison)
-    room = max(1, _AT_ONCE - len(extra))
-    for part, costs_too in [
-        (kept[:room], extra),
-        *((kept[i : i + _AT_ONCE], []) for i in range(room, len(kept), _AT_ONCE)),
-    ]:
-        if part or costs_too:
-            console.print(_table(comparison, "kept (%)", part, costs_too))
-            console.print()
     console.print(_text(f"differences of {comparison.on_label} ({comparison.on_title}), in points:", style="bold"))
     pairs, left_out = shown_pairs(comparison)
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -83,51 +74,56 @@ def print_comparison(comparison: Comparison, console: Console | None = None) -> 
         console.print(_text(f"inconclusive: {reason}", style="bold yellow"), soft_wrap=True)
 
 
-def _table(comparison: Comparison, title: str, columns: Sequence[Column], extra: Sequence[str] = ()) -> Table:
+def _table(comparison: Comparison, numbers: Sequence[Column | str]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column(title, overflow="fold", min_width=12, max_width=18)
-    for column in columns:
-        table.add_column(_text(column.label), justify="right", no_wrap=True)
-    for name in extra:
-        table.add_column(_COST_WORDS.get(name, name), justify="right", no_wrap=True)
+    table.add_column("%" if any(isinstance(number, Column) for number in numbers) else "", max_width=18, min_width=16)
+    for number in numbers:
+        table.add_column(_text(_title(number)), justify="right", no_wrap=True)
     for reference in comparison.references:
-        cells = [rough(e) if (e := reference.estimates.get(column.name)) else "–" for column in columns]
-        table.add_row(_text(reference.label), *cells, *("" for _ in extra), style="dim")
+        cells = [_number(reference.estimates, number) for number in numbers]
+        if any(cells):
+            table.add_row(_text(reference.label), *cells, style="dim")
     for candidate in comparison.candidates:
         mine = of_candidate(comparison, candidate)
         if len(mine) == 1:
-            table.add_row(_text(candidate.label), *_entry(mine[0], columns), *_extra(candidate, extra))
+            table.add_row(_text(candidate.label), *(_of_one(candidate, mine[0], number) for number in numbers))
             continue
-        cells = [_spread(candidate.spreads.get(c.name), lambda v: f"{100 * v:.0f}") for c in columns]
-        table.add_row(_text(candidate.label), *cells, *_extra(candidate, extra))
+        table.add_row(_text(candidate.label), *(_of_several(candidate, number) for number in numbers))
         for entry in mine:
-            own = ["" if name == "on front" else _cost(cost_of(entry, name)) for name in extra]
-            table.add_row(_text(f"  {entry.label}"), *_entry(entry, columns), *own, style="dim")
+            table.add_row(_text(f"  {entry.label}"), *(_of_one(None, entry, number) for number in numbers), style="dim")
     return table
 
 
-def _entry(entry: Entry, columns: Sequence[Column]) -> list[str]:
-    return [rough(e) if (e := entry.estimates.get(c.name)) else "≠" if c.name in entry.apart else "–" for c in columns]
+def _title(number: Column | str) -> str:
+    if isinstance(number, Column):
+        return f"{number.label} {'↓' if number.better == 'lower' else '↑'}"
+    return COSTS.get(number, number)
 
 
-def _extra(candidate: Candidate, extra: Sequence[str]) -> list[str]:
-    cells = []
-    for name in extra:
-        if name == "on front":
-            cells.append(front_text(candidate))
-        elif name in candidate.spreads:
-            cells.append(_spread(candidate.spreads[name], digits))
-        else:
-            cells.append(_cost(getattr(candidate, name)))
-    return cells
+def _number(estimates: Mapping[str, Estimate], number: Column | str) -> str:
+    if not isinstance(number, Column):
+        return ""
+    return rough(estimates[number.name]) if number.name in estimates else "–"
+
+
+def _of_one(candidate: Candidate | None, entry: Entry, number: Column | str) -> str:
+    """A checkpoint's cell; without a candidate it is one seed among others, and has no place on the front."""
+    if isinstance(number, Column):
+        return "≠" if number.name in entry.apart else _number(entry.estimates, number)
+    if number in COSTS:
+        value = cost_of(entry, number)
+        return "–" if value is None else digits(value)
+    return front_text(candidate) if candidate else ""
+
+
+def _of_several(candidate: Candidate, number: Column | str) -> str:
+    if isinstance(number, Column):
+        return _spread(candidate.spreads.get(number.name), lambda share: f"{100 * share:.0f}")
+    return _spread(candidate.spreads.get(number), digits) if number in COSTS else front_text(candidate)
 
 
 def _spread(spread: Spread | None, write: Callable[[float], str]) -> str:
     return "–" if spread is None else f"{write(spread.mean)} ± {write(spread.sd)}"
-
-
-def _cost(value: float | None) -> str:
-    return "–" if value is None else digits(value)
 
 
 def _text(text: str, style: str = "") -> Text:

@@ -1,0 +1,69 @@
+"""A comparison as one HTML file that needs nothing else: no script at all, and a style named by its hash."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from pathlib import Path
+
+from audit.comparing.model import Comparison
+from audit.comparing.scatter import scatter
+from audit.comparing.words import (
+    COSTS,
+    VERDICTS,
+    cost_of,
+    costs,
+    digits,
+    front_text,
+    notes,
+    of_candidate,
+    p_text,
+    p_values,
+    points,
+    readings,
+)
+from audit.report.html import limits, percent_short, printable, tidy
+
+_HERE = Path(__file__).resolve().parent / "templates"
+_REPORT = Path(__file__).resolve().parents[1] / "report" / "templates" / "report.css"
+
+
+def html(comparison: Comparison) -> str:
+    """The page as text."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    css = _REPORT.read_text(encoding="utf-8") + (_HERE / "compare.css").read_text(encoding="utf-8")
+    environment = Environment(
+        loader=FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: printable(value) if type(value) is str else value,
+    )
+    environment.filters |= {
+        "pct": percent_short,
+        "limits": limits,
+        "digits": digits,
+        "points": points,
+        "p": p_text,
+        "p_values": p_values,
+        "readings": readings,
+        "front": front_text,
+        "tidy": tidy,
+        "shorten": lambda text: text if len(text) <= 160 else text[:159] + "…",
+    }
+    style = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
+    return environment.get_template("compare.html.j2").render(
+        c=comparison,
+        plot=scatter(comparison),
+        costs=costs(comparison),
+        cost_names=COSTS,
+        cost_of=cost_of,
+        verdicts=VERDICTS,
+        notes=list(notes(comparison)),
+        entries_of=lambda candidate: of_candidate(comparison, candidate),
+        css=Markup(css),
+        policy=f"default-src 'none'; style-src 'sha256-{style}'; base-uri 'none'",
+    )

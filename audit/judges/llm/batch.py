@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TypeVar
 
 import msgspec
@@ -20,7 +22,7 @@ from audit.errors import JudgeError
 from audit.fingerprint import digest
 from audit.judges.context import JudgeContext
 from audit.judges.llm import model_judge
-from audit.judges.llm.batch_client import BatchClient, Outcome, State, all_of, content_of, no_line
+from audit.judges.llm.batch_client import BatchClient, Outcome, State, all_of, by_line, content_of, in_files, no_line
 from audit.judges.llm.model_judge import MORE_TOKENS, ModelJudge, Reply, Transport, estimated_tokens
 from audit.judges.llm.options import RemoteOptions
 from audit.judges.llm.parsing import Parsed
@@ -83,6 +85,8 @@ class BatchJudge(ModelJudge):
         self._waiting_for: dict[str, str] = {}
         self._finished: dict[str, Pending] = {}
         """Batches whose results were read, or that brought none: their notes go when the verdicts are stored."""
+        self._left: set[str] = set()
+        """Claims of batches that may go on without us: what an earlier batch said of them is kept too."""
         self._uploading = asyncio.Lock()  # one file at a time in memory
 
     @property
@@ -122,7 +126,7 @@ class BatchJudge(ModelJudge):
 
     def delivered(self, claims: Collection[str]) -> None:
         """The verdicts on these claims are kept: forget the batches that they came from."""
-        keys = set(claims)
+        keys = set(claims) - self._left
         for name, pending in list(self._finished.items()):
             left = pending.without(keys)
             if len(left.lines) < len(pending.lines):
@@ -212,40 +216,27 @@ class BatchJudge(ModelJudge):
             fitting, paid, refused = await self._admitted(stack, calls, [sizes[call.key][0] for call in calls])
             for call in calls[fitting:]:
                 outcomes[call.key] = Failure(f"not asked: {refused}", reason=Reason.BUDGET)
-            files = self._files(calls[:fitting], [sizes[call.key][1] for call in calls[:fitting]])
-            outcomes |= await all_of(self._file(part, paid) for part in files)
+                self._left |= {claim.key for claim in call.claims}
+            cuts = in_files([sizes[call.key][1] for call in calls[:fitting]], self.client)
+            outcomes |= await all_of(self._file(calls[start:end], paid) for start, end in cuts)
         return outcomes
 
     async def _admitted(
         self, stack: AsyncExitStack, calls: Sequence[_Call], dollars: Sequence[float]
     ) -> tuple[int, Paid, OverBudget | None]:
         """How many of the calls, from the first, the budget takes; they are reserved as long as `stack` is open."""
+        sums = list(accumulate(dollars))
         fitting, refused = len(calls), None
         while fitting:
             try:
-                paid = await stack.enter_async_context(self.budget.reserve(sum(dollars[:fitting])))
+                paid = await stack.enter_async_context(self.budget.reserve(sums[fitting - 1]))
                 paid(0.0)  # from now on what lines cost is told, line by line
                 return fitting, paid, refused
             except OverBudget as problem:
                 refused = refused or problem
                 room = (self.budget.limit or 0.0) - self.budget.spent
-                fitting -= 1
-                while fitting and sum(dollars[:fitting]) > room:
-                    fitting -= 1
+                fitting = min(fitting - 1, bisect_right(sums, room))
         return 0, self.budget.book, refused
-
-    def _files(self, calls: Sequence[_Call], sizes: Sequence[int]) -> Iterator[list[_Call]]:
-        """Calls in order, in files that the provider takes."""
-        part: list[_Call] = []
-        total = 0
-        for call, size in zip(calls, sizes, strict=True):
-            if part and (len(part) == self.client.most_lines or total + size > self.client.most_bytes):
-                yield part
-                part, total = [], 0
-            part.append(call)
-            total += size
-        if part:
-            yield part
 
     # ---------------------------------------------------------------------------------------------------- one batch
 
@@ -301,13 +292,10 @@ class BatchJudge(ModelJudge):
             self._waiting_for.pop(pending.name, None)
         if state is None:
             hours = self.client.window_s / 3600
-            for call in calls:
-                paid(self._most_dollars(call))
-            late = Failure(f"the batch {pending.batch} has not ended in {hours:g} hours", reason=Reason.TIMEOUT)
-            return {call.key: late for call in calls}
+            raise Failure(f"the batch {pending.batch} has not ended in {hours:g} hours", reason=Reason.TIMEOUT)
         if state.too_large:
             raise _TooLarge(f"the batch {pending.batch} failed: {state.problem}")
-        came = self._by_line([await self._fetched(file) for file in state.files])
+        came = by_line([await self._fetched(file) for file in state.files], self.client)
         outcomes = {call.key: self._outcome(call, came.get(call.key, []), state, pending, paid) for call in calls}
         self._finished[pending.name] = pending
         return outcomes
@@ -342,18 +330,6 @@ class BatchJudge(ModelJudge):
             if failure.status in _NOT_OURS:
                 raise _Gone(file) from failure
             raise
-
-    def _by_line(self, files: Iterable[bytes]) -> dict[str, list[Outcome]]:
-        """Key of a line -> what stands under it. A line that cannot be read, or without a key, is no line."""
-        came: dict[str, list[Outcome]] = {}
-        for data in files:
-            for text in data.split(b"\n"):
-                try:
-                    key, outcome = self.client.read(json.loads(text))
-                except (ValueError, Failure):  # its claim has no line then, and is undecided for that
-                    continue
-                came.setdefault(key, []).append(outcome)
-        return came
 
     def _outcome(self, call: _Call, came: Sequence[Outcome], state: State, pending: Pending, paid: Paid) -> Outcome:
         """What one line brought, its cost booked."""
@@ -396,7 +372,8 @@ class BatchJudge(ModelJudge):
         return await retrying(lambda _: call(), retries=self.options.retries, backoff_s=model_judge.BACKOFF_S)
 
     def _given_up(self, failure: Failure, calls: Sequence[_Call]) -> dict[str, Outcome]:
-        """No batch, or none that could be followed. JudgeError where the cause concerns every call alike."""
+        """No batch is known to have ended. JudgeError where the cause concerns every call alike."""
+        self._left |= {claim.key for call in calls for claim in call.claims}
         if failure.fatal:
             raise self._stop(failure.message, failure.hint)
         final = Failure(failure.message, reason=failure.reason)

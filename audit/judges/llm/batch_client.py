@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterable
+import json
+from collections.abc import Awaitable, Iterable, Sequence
 from typing import Any, Literal, Protocol
 
 from audit.judges.llm.model_judge import Reply
@@ -48,7 +49,7 @@ class BatchClient(Protocol):
         ...
 
     async def find(self, name: str) -> str | None:
-        """The id of a batch that was made under this name, of the latest hundred."""
+        """The id of a batch that was made under this name and came to nothing yet, of the latest hundred."""
         ...
 
     async def look(self, batch: str) -> State: ...
@@ -60,6 +61,30 @@ class BatchClient(Protocol):
     def read(self, line: dict[str, Any]) -> tuple[str, Outcome]:
         """Key and outcome of one line with results. Raises Failure for what is no such line."""
         ...
+
+
+def in_files(sizes: Sequence[int], client: BatchClient) -> list[tuple[int, int]]:
+    """Where to cut lines of these many bytes, in order, so that every file is one that the provider takes."""
+    cuts, start, total = [], 0, 0
+    for index, size in enumerate(sizes):
+        if index > start and (index - start == client.most_lines or total + size > client.most_bytes):
+            cuts.append((start, index))
+            start, total = index, 0
+        total += size
+    return [*cuts, (start, len(sizes))] if sizes else []
+
+
+def by_line(files: Iterable[bytes], client: BatchClient) -> dict[str, list[Outcome]]:
+    """Key of a line -> what stands under it. What cannot be read is no line: its claim has none then."""
+    came: dict[str, list[Outcome]] = {}
+    for data in files:
+        for text in data.split(b"\n"):
+            try:
+                key, outcome = client.read(json.loads(text))
+            except (ValueError, Failure):
+                continue
+            came.setdefault(key, []).append(outcome)
+    return came
 
 
 async def all_of(work: Iterable[Awaitable[dict[str, Outcome]]]) -> dict[str, Outcome]:

@@ -82,7 +82,8 @@ class GeminiBatches:
         with self._sorted():
             page = await self._transport.connected().aio.batches.list(config=types.ListBatchJobsConfig(page_size=100))
             for job in page.page:
-                if job.display_name == name:
+                word = str(getattr(job.state, "value", job.state))
+                if job.display_name == name and _PHASES.get(word, "running") in ("running", "done"):
                     return _name(job.name)
         return None
 

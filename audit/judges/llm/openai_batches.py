@@ -19,6 +19,7 @@ _PHASES: dict[str, Phase] = {
     "expired": "expired",
     "cancelled": "cancelled",
 }
+_IN_VAIN = ("failed", "expired", "cancelling", "cancelled")
 #: Codes of a batch that failed because the account has too much in the queue.
 _TOO_MUCH = ("token_limit_exceeded", "request_limit_exceeded")
 
@@ -57,7 +58,7 @@ class OpenAIBatches:
         with self._sorted():
             page = await self._transport.connected().batches.list(limit=100)
             for batch in page.data:
-                if (batch.metadata or {}).get("audit") == name:
+                if (batch.metadata or {}).get("audit") == name and batch.status not in _IN_VAIN:
                     return _name(batch, "id")
         return None
 

@@ -7,6 +7,7 @@ all. It holds keys only: no text of a claim, no key of a service.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from audit.errors import JudgeError
 from audit.fingerprint import digest
 from audit.store import cache_folder
 from audit.types import Record
+
+#: Seconds after which no provider keeps the results of a batch.
+KEPT_S = 30 * 86_400.0
 
 
 class Pending(Record):
@@ -66,7 +70,10 @@ def keep(pending: Pending) -> None:
 
 
 def pending_batches(judge: str) -> list[Pending]:
-    """The batches that this judge has at its provider, oldest first. JudgeError for a note that cannot be read."""
+    """The batches that this judge has at its provider, oldest first. JudgeError for a note that cannot be read.
+
+    Notes of batches whose results are gone by their age are removed.
+    """
     found = []
     for path in sorted(folder().glob("*.json")):
         try:
@@ -78,6 +85,8 @@ def pending_batches(judge: str) -> list[Pending]:
                 f"{path} should be the note of a batch and cannot be read: {problem}",
                 hint="delete it; if its batch is one of yours, its claims will be asked about again",
             ) from problem
-        if read.judge == judge:
+        if time.time() - read.created > KEPT_S:
+            path.unlink(missing_ok=True)
+        elif read.judge == judge:
             found.append(read)
     return sorted(found, key=lambda pending: (pending.created, pending.name))

@@ -84,15 +84,24 @@ def _kinship(config: AuditConfig, spec: str, identity: str, results: Sequence[As
     served = config.engine.served_model
     url = (config.engine.base_url or "").rstrip("/")
     same_endpoint = served is not None and named == served and (not url or url in spec)
-    same_weights = candidate is not None and kind == "local" and candidate.subject.fingerprint in identity
+    same_weights = kind == "local" and _same_weights(candidate, identity)
     same_folder = config.model is not None and named.rstrip("/") == config.model.rstrip("/")
     if same_endpoint or same_weights or same_folder:
         return [f"the judge {spec} is the candidate itself: it cannot be trusted to see what it has hidden"]
     ours = {family_of(text) for text in (config.model or "", served or "", _model_type(candidate))} - {None}
-    theirs = family_of(named.rsplit("/", 1)[-1]) or family_of(named)
+    kept = re.search(r" type=(\S+)", identity) if kind == "local" else None
+    theirs = family_of(named.rsplit("/", 1)[-1]) or family_of(named) or (family_of(kept[1]) if kept else None)
     if theirs in ours:
         return [f"the judge {spec} and the candidate are of one family ({theirs}): they may share blind spots"]
     return []
+
+
+def _same_weights(candidate: Asked | None, identity: str) -> bool:
+    """The judge's weights are the candidate's, whatever tokenizer it is read through; an adapter makes another."""
+    if candidate is None:
+        return False
+    weights, adapter = candidate.rendering.get("weights"), candidate.rendering.get("adapter")
+    return candidate.subject.fingerprint in identity or (bool(weights) and not adapter and str(weights) in identity)
 
 
 def _model_type(candidate: Asked | None) -> str:

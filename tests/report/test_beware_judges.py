@@ -55,6 +55,20 @@ def test_relatives_and_the_candidate_itself() -> None:
     assert "candidate itself" in warned("openai:mine@http://localhost:1/v1", endpoint)[0]
 
 
+def test_a_local_judge_is_known_by_its_weights() -> None:
+    def said(identity: str, **rendering: str) -> list[str]:
+        subject = Subject(id="candidate", role="candidate", source="m", fingerprint="fp-of-the-candidate")
+        asked = Asked(subject=subject, probes=[], responses=[], rulings=[], engine="hf", rendering=rendering)
+        judge = JudgeReport(judge=identity, spec="local:copy", n=1, leak=None, undecided={}, models=(), card=None)
+        panel = PanelReport(rule="single", judges=(judge,), claims={})
+        return judge_warnings(AuditConfig(model="m"), panel, Canaries(status="passed", pass_rate=0.95), [asked])
+
+    own = "local:copy#other weights=abc123 type=qwen2 prompt=leak"
+    assert "candidate itself" in said(own, weights="abc123")[0], "the same weights read through another tokenizer"
+    assert "one family (qwen)" in said(own, weights="abc123", adapter="x", model_type="qwen2")[0]
+    assert said(own, weights="def456", model_type="llama") == []
+
+
 def test_one_judge_that_fails_canaries_behind_a_majority_is_named() -> None:
     assert "70%" in warned("openai:gpt-5", {"model": "m"}, share=0.7)[0]
 

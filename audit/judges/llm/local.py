@@ -284,7 +284,8 @@ class LocalJudge:
     def _identity(self) -> str:
         """All that can change a verdict, by content: the same weights elsewhere are the same judge."""
         model = f"{self.model.partition('#')[0]}#{self.checkpoint.fingerprint}"  # whole: shows a judge of itself
-        parts = [f"local:{model}", f"prompt={self.prompt.name}#{self.prompt.digest[:12]}"]
+        weights = f"weights={self.checkpoint.weights_fingerprint} type={self.checkpoint.config.get('model_type', '')}"
+        parts = [f"local:{model}", weights, f"prompt={self.prompt.name}#{self.prompt.digest[:12]}"]
         if self.reads_probabilities:
             parts += ["read=probabilities", f"share>={LEAST_SHARE:g}", f"mass>={LEAST_MASS:g}"]
         else:

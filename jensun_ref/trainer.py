@@ -165,6 +165,7 @@ def train(
         optim="adamw_torch",
         seed=settings.seed,
         bf16=settings.precision == "bf16",
+        use_cpu=not torch.accelerator.is_available(),
         gradient_checkpointing=settings.gradient_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False},
         save_strategy="steps" if settings.checkpoint_every else "no",

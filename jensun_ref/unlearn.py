@@ -144,6 +144,7 @@ def _load(model: str, adapter: str | None, settings: UnlearnSettings) -> tuple[A
             from peft import PeftModel
 
             network = PeftModel.from_pretrained(network, adapter).merge_and_unload()
+            network.requires_grad_(True)  # it comes back frozen
     except (OSError, ValueError, RuntimeError) as error:
         what = f"{model} with adapter {adapter}" if adapter else model
         raise ModelError(f"{what} cannot be loaded: {str(error).strip().splitlines()[0]}") from error

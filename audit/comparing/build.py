@@ -93,7 +93,7 @@ def _columns(runs: Sequence[Run], on: str) -> list[Column]:
     leaks = dict.fromkeys([*_LEAKS, on])
     tiers = dict.fromkeys(name for run in runs for name in run.estimates if name.startswith(f"{RETAINED}@tier="))
     corrected = f"corrected.{on}"
-    labels = {**_LEAKS, **_KEPT, f"{on}@known": f"{_LEAKS.get(on, on)}, known", corrected: "corrected"}
+    labels = {**_LEAKS, **_KEPT, f"{on}@known": "known", corrected: "corrected"}
     columns = []
     for name in [*leaks, f"{on}@known", corrected, RETAINED, *tiers, *list(_KEPT)[1:]]:
         estimate = next((run.estimates[name] for run in runs if name in run.estimates), None)

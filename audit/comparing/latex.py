@@ -63,8 +63,8 @@ def _numbers(comparison: Comparison, columns: Sequence[Column], extra: Sequence[
     legend = "; ".join(f"{_label(column.label)}: {escape(column.title)}" for column in columns)
     return [
         "\\begin{table}",
-        "\\centering\\footnotesize\\setlength{\\tabcolsep}{4pt}",
-        "\\begin{tabular}{l" + "r" * (len(columns) + len(extra)) + "}",
+        "\\centering\\footnotesize\\setlength{\\tabcolsep}{3pt}",
+        "\\begin{tabular}{" + _names_column(comparison, 3.2) + "r" * (len(columns) + len(extra)) + "}",
         "\\toprule",
         _row(["", *(_label(column.label) + arrow for column in columns), *(escape(COSTS.get(x, x)) for x in extra)]),
         "\\midrule",
@@ -81,8 +81,8 @@ def _numbers(comparison: Comparison, columns: Sequence[Column], extra: Sequence[
 def _differences(comparison: Comparison) -> Iterator[str]:
     yield from (
         "\\begin{table}",
-        "\\centering\\footnotesize",
-        "\\begin{tabular}{llrrrl}",
+        "\\centering\\footnotesize\\setlength{\\tabcolsep}{3pt}",
+        "\\begin{tabular}{" + 2 * _names_column(comparison, 2.4) + "rrrl}",
         "\\toprule",
         _row(["first", "second", "difference", "$p$, facts", "$p$, topics", ""]),
         "\\midrule",
@@ -119,6 +119,12 @@ def escape(text: str) -> str:
             plain.append("".join(_SPECIAL.get(c, c) for c in anyascii(character)))
     # no ligatures: two hyphens are no dash
     return re.sub(r"([-,'])(?=\1)", r"\1{}", "".join(plain))
+
+
+def _names_column(comparison: Comparison, centimetres: float) -> str:
+    """A column of names: as wide as they are, or of a fixed width in which long ones are broken."""
+    names = [*(c.label for c in comparison.candidates), *(e.label for e in comparison.entries)]
+    return "l" if max(map(len, names)) <= 7 * centimetres else f"p{{{centimetres}cm}}"
 
 
 def _body(comparison: Comparison, columns: Sequence[Column], extra: Sequence[str]) -> Iterator[str]:

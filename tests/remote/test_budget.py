@@ -302,3 +302,17 @@ def test_amounts_that_are_none(amount: float) -> None:
 
     with pytest.raises(ValueError, match="cost must be a number"):
         asyncio.run(pay())
+
+
+def test_what_was_promised_before_is_counted_beyond_the_limit() -> None:
+    async def run() -> None:
+        budget = Budget(1.0)
+        budget.book(1.5)
+        assert budget.spent == 1.5 and not budget.exhausted
+        with pytest.raises(OverBudget):
+            async with budget.reserve(0.1):
+                raise AssertionError("let in")
+        with pytest.raises(ValueError, match="cost"):
+            budget.book(-1)
+
+    asyncio.run(run())

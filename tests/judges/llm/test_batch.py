@@ -575,6 +575,43 @@ def test_an_outage_while_waiting_is_waited_out(server: Server) -> None:
     assert server.steps["look"] > 15 and len(server.batches) == 1
 
 
+def test_the_gemini_client_over_its_other_http_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    from google.genai import _api_client
+
+    monkeypatch.setattr(_api_client, "has_aiohttp", False)
+    with GeminiBatchServer() as running:
+        scripted(running)
+        lost: list[str | Status] = [
+            "drop",
+            Status(503, error={"code": 503, "message": "away", "status": "UNAVAILABLE"}),
+        ]
+        running.step_fault = lambda step: lost.pop() if lost and step == "fetch" else None
+        verdicts = judged(made(running), CLAIMS)
+        assert [verdicts[each.claim.key].label for each in FEW] == [each.label for each in FEW]
+        assert running.steps["fetch"] == 3
+
+
+def test_a_note_whose_results_are_long_gone_is_dropped(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupted(server, CLAIMS)
+    monkeypatch.setattr(pending, "KEPT_S", -1.0)
+    assert pending.pending_batches("anyone") == [] and notes() == []
+
+
+def test_what_a_lost_second_batch_was_about_is_not_paid_for_twice(server: Server) -> None:
+    """The second batch cannot be fetched: the next run takes both batches up where they are."""
+    scripted(server, rate=0.05, kinds=("wrong_label",), seed=1)
+    away = Status(503, error={"code": 503, "message": "away", "status": "UNAVAILABLE"})
+    server.step_fault = lambda step: away if step == "fetch" and len(server.batches) == 2 else None
+    claims = [each.claim for each in ASKED[:60]]
+    verdicts = judged(made(server), claims)
+    left = [each for each in ASKED[:60] if verdicts[each.claim.key].label == "undecided"]
+    assert left and {verdicts[each.claim.key].reason for each in left} == {Reason.SERVER_ERROR}
+    server.step_fault = lambda step: None
+    verdicts = judged(made(server), [each.claim for each in left])
+    assert [verdicts[each.claim.key].label for each in left] == [each.label for each in left]
+    assert server.steps["create"] == 2 and notes() == []
+
+
 def test_the_estimate_is_of_one_prompt_a_claim(server: Server) -> None:
     one, all_of_them = (made(server).expected_tokens(CLAIMS[:n]) for n in (1, 8))
     assert all_of_them[0] > 7 * one[0] and all_of_them[1] == 8 * one[1]

@@ -245,11 +245,11 @@ def test_what_concerns_every_call_stops_at_once(
     with pytest.raises(JudgeError) as problem:
         ask(judge, CLAIMS)
     assert said in str(problem.value) and KEY not in str(problem.value) + problem.value.hint
-    asked = len(server.calls)
-    assert asked <= 4
+    assert len(server.calls) <= 4
     with pytest.raises(JudgeError, match=said):
-        ask(judge, CLAIMS[:1])
-    assert len(server.calls) == asked
+        ask(judge, CLAIMS[20:21])
+    asked = {tag for call in server.calls for tag in tags_in(call)}  # what was on its way may come in late
+    assert ASKED[20].tag not in asked and len(asked) <= 4
 
 
 def test_a_server_that_wants_a_key_and_was_sent_none(server: GeminiServer) -> None:

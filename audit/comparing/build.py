@@ -67,7 +67,7 @@ def compare_runs(
         task=report.task,
         on=on,
         on_title=main_title(on),
-        on_label=_LEAKS.get(on, on),
+        on_label=next(column.label for column in columns if column.name == on),
         unit="methods" if fewest >= MIN_SEEDS else "checkpoints",
         confidence=confidence,
         alpha=alpha,
@@ -93,7 +93,7 @@ def _columns(runs: Sequence[Run], on: str) -> list[Column]:
     leaks = dict.fromkeys([*_LEAKS, on])
     tiers = dict.fromkeys(name for run in runs for name in run.estimates if name.startswith(f"{RETAINED}@tier="))
     corrected = f"corrected.{on}"
-    labels = {**_LEAKS, **_KEPT, f"{on}@known": "known", corrected: "corrected"}
+    labels = {**_LEAKS, "worst_case.prompt": "any prompt", **_KEPT, f"{on}@known": "known", corrected: "corrected"}
     columns = []
     for name in [*leaks, f"{on}@known", corrected, RETAINED, *tiers, *list(_KEPT)[1:]]:
         estimate = next((run.estimates[name] for run in runs if name in run.estimates), None)

@@ -65,7 +65,7 @@ def print_comparison(comparison: Comparison, console: Console | None = None) -> 
         console.print(_text(f"… and {left_out} further pairs; --format csv or json has all", style="dim"))
     for pair in pairs:
         if said := readings(pair):
-            console.print(_text(f"{pair.first}, {pair.second}: {said}"), soft_wrap=True)
+            console.print(_text(f"{pair.first}, {pair.second}: {said}"))
     for note in notes(comparison):
         console.print(_text(note, style="dim"))
     for warning in comparison.warnings:

@@ -81,16 +81,6 @@ def readings(pair: Pair) -> str:
     )
 
 
-def sentence(pair: Pair, comparison: Comparison) -> str:
-    """What a pair's tests allow to say."""
-    what = f"the {pair.unit} {pair.first} and {pair.second}"
-    if pair.verdict == "not shown":
-        return f"no difference shown between {what}"
-    less = pair.first if pair.difference < 0 else pair.second
-    known = "" if pair.verdict == "differ" else ", if facts are independent"
-    return f"{less} leaks less than {pair.second if less == pair.first else pair.first} ({pair.unit}){known}"
-
-
 def notes(comparison: Comparison) -> Iterator[str]:
     """What to know before believing the tests and the front."""
     n = len(comparison.pairs)

@@ -44,8 +44,11 @@ class OpenAIBatches:
     async def send(self, name: str, data: bytes) -> str:
         with self._sorted():
             client = self._transport.connected()
-            patient = client.with_options(timeout=client.timeout + len(data) / SLOWEST)
-            file = await patient.files.create(file=(f"{name}.jsonl", data, "application/jsonl"), purpose="batch")
+            file = await client.files.create(
+                file=(f"{name}.jsonl", data, "application/jsonl"),
+                purpose="batch",
+                timeout=client.timeout + len(data) / SLOWEST,
+            )
             batch = await client.batches.create(
                 input_file_id=_name(file, "id"),
                 endpoint=ENDPOINT,

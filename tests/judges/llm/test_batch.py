@@ -514,6 +514,18 @@ async def warm(judge: BatchJudge) -> None:
     await judge.aclose()
 
 
+def test_nobody_else_is_told_the_key_or_the_account(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every request goes to the judge's own address with the judge's own key; other accounts' names stay here."""
+    for name, value in {"OPENAI_ORG_ID": "org-1", "OPENAI_PROJECT_ID": "proj-1", "JUDGE_KEY": KEY}.items():
+        monkeypatch.setenv(name, value)
+    seen: list[Call] = []
+    server.refuse = lambda call: seen.append(call)
+    judged(made(server, key_env="JUDGE_KEY"), CLAIMS)
+    sent = [f"{name}: {value}" for call in seen for name, value in call.headers.items()]
+    assert len(seen) > 5 and not [line for line in sent if "org-1" in line or "proj-1" in line]
+    assert any(KEY in line for line in sent)
+
+
 def test_a_wrong_key_stops_before_anything_is_uploaded(server: Server) -> None:
     server.refuse = lambda call: Status(401, error={"code": 401, "message": "no such key", "status": "UNAUTHENTICATED"})
     with pytest.raises(JudgeError, match="refuses the key"):

@@ -224,15 +224,14 @@ def child(method: str, model: Path, task: Task, out: Path, settings: Any) -> sub
 @pytest.mark.parametrize(
     ("name", "more"),
     [
-        ("jensun", {"epochs": 12, "batch": 3, "schedule": "cosine", "warmup_steps": 5}),
-        ("undo", {"epochs": 12, "batch": 3, "unlearn_epochs": 2}),
-        ("jensun", {"epochs": 12, "batch": 3, "lora": LORA}),
+        ("undo", {"epochs": 9, "batch": 3, "unlearn_epochs": 2, "schedule": "cosine", "warmup_steps": 5}),
+        ("jensun", {"epochs": 9, "batch": 3, "lora": LORA}),
     ],
 )
 def test_a_killed_training_resumes_to_the_same_result(
     name: str, more: dict[str, Any], llama: Path, llama_task: Task, tmp_path: Path
 ) -> None:
-    """Killed at its eleventh step or soon after, inside an epoch; checkpoints every fourth."""
+    """Killed at its eleventh step or soon after, checkpoints every fourth; not to be taken over while it runs."""
     settings = settings_of(name, checkpoint_every=4, **more)
     whole = unlearn(name, str(llama), llama_task, tmp_path / "whole", settings=settings)
     out, partial = tmp_path / "out", tmp_path / "out.partial"
@@ -240,6 +239,9 @@ def test_a_killed_training_resumes_to_the_same_result(
     log = partial / "training_log.jsonl"
     while first.poll() is None and (not log.is_file() or log.read_text().count("\n") < 11):
         time.sleep(0.005)
+    first.send_signal(signal.SIGSTOP)
+    with pytest.raises(TrainingError, match="another process is training"):
+        unlearn(name, str(llama), llama_task, out, settings=settings, resume=True)
     first.send_signal(signal.SIGKILL)
     first.wait()
     assert not out.exists() and list(partial.glob("checkpoint-*"))
@@ -252,23 +254,11 @@ def test_a_killed_training_resumes_to_the_same_result(
     unlearn(name, str(llama), llama_task, out, settings=settings, resume=True)
     assert not partial.exists()
     steps = [row["step"] for row in log_of(out)]
-    assert steps == list(range(1, len(steps) + 1)) and len(steps) == 36
+    assert steps == list(range(1, len(steps) + 1)) and len(steps) == 27
     for left, right in zip(log_of(whole), log_of(out), strict=True):
         assert left == pytest.approx(right, rel=1e-4, abs=1e-6)
     if "lora" not in more:
         assert same(whole, out, 1e-5)
-
-
-def test_a_training_that_is_still_running_is_not_taken_over(llama: Path, llama_task: Task, tmp_path: Path) -> None:
-    settings, out = settings_of("idk", epochs=2000), tmp_path / "out"
-    first = child("idk", llama, llama_task, out, settings)
-    log = tmp_path / "out.partial" / "training_log.jsonl"
-    while first.poll() is None and (not log.is_file() or log.read_text().count("\n") < 1):
-        time.sleep(0.005)
-    with pytest.raises(TrainingError, match="another process is training"):
-        unlearn("idk", str(llama), llama_task, out, settings=settings, resume=True)
-    first.kill()
-    first.wait()
 
 
 class _BreaksAtSeven(Method):

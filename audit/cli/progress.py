@@ -85,7 +85,7 @@ class TerminalProgress:
         return report
 
     def note(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False)
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _close_stage(self) -> None:
         if not self._fancy and self._total:

@@ -33,9 +33,13 @@ def save_card(card: JudgeCard) -> Path:
 def find_card(identity: str, data_digest: str | None = None) -> JudgeCard | None:
     """The card of a judge or panel on labelled answers, the bundled ones as they are now if none are named.
 
-    `identity` is `Judge.identity` or `Panel.identity`. None if it was never checked on them.
+    `identity` is `Judge.identity` or `Panel.identity`. None if it was never checked on them. A file that is no card of
+    this version counts as none too: no audit ends for want of a card, and `list_cards` says what is wrong with it.
     """
-    return _read(_place(identity, data_digest or text_file_digest(bundled())))
+    try:
+        return _read(_place(identity, data_digest or text_file_digest(bundled())))
+    except StoreError:
+        return None
 
 
 def list_cards() -> tuple[list[JudgeCard], list[str]]:

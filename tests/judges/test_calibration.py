@@ -240,6 +240,9 @@ def test_cards_are_kept_by_judge_and_data(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "cards" / "x.json").write_text("{}")
     cards, problems = list_cards()
     assert cards == [other, card] and len(problems) == 1 and "x.json" in problems[0]
+    for path in (tmp_path / "cards").glob("*.json"):
+        path.write_text('{"of": "another version"}')
+    assert find_card(card.judge) is None, "an old card is no card; the audit it would be attached to goes on"
 
 
 def test_loader_reports_all_problems_with_line_and_field(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ class BootstrappedSequences(Method):
     organism = {
         "learning_rate": 3e-4,
         "epochs": 3,
-        "forget_weight": 0.1,
+        "forget_weight": 0.5,
         "retain_weight": 1.0,
         "every": 1,
         "max_new_tokens": 16,

@@ -44,7 +44,7 @@ class BootstrappedTokens(Method):
         "retain_weight": 1.0,
         "weight_decay": 0.01,
     }
-    organism = {"learning_rate": 3e-4, "epochs": 3, "forget_weight": 0.1, "retain_weight": 1.0}
+    organism = {"learning_rate": 3e-4, "epochs": 3, "forget_weight": 0.5, "retain_weight": 1.0}
 
     def terms(self, step: Step) -> dict[str, tuple[float, Tensor]]:
         forget, retain = step.forget, step.retain

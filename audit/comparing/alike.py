@@ -80,9 +80,7 @@ def check_alike(runs: Sequence[Run], on: str, *, allow_different_judges: bool = 
     for a, b in combinations(runs, 2):
         if a.fingerprint == b.fingerprint:
             warnings.append(f"{a.label} and {b.label} are the same checkpoint")
-    for run in runs:
-        warnings += [f"{run.label}: {w}" for w in run.report.warnings if "manifest says" in w]
-    return warnings
+    return [*warnings, *(warning for run in runs for warning in _other_training(run))]
 
 
 def inconclusive_runs(runs: Sequence[Run]) -> list[str]:
@@ -96,6 +94,26 @@ def _twice(runs: Sequence[Run]) -> list[str]:
         for a, b in combinations(runs, 2)
         if a.report.run == b.report.run or a.path.resolve() == b.path.resolve()
     ]
+
+
+def _other_training(run: Run) -> list[str]:
+    """Where the candidate's manifest speaks of other facts, or of another base, than the run."""
+    training, warnings = run.training, []
+    if training is None:
+        return []
+    task = run.report.task.content_hash
+    if training.forget_set and training.forget_set != task:
+        warnings.append(
+            f"{run.label}: its manifest says that it was made to forget other facts ({training.forget_set[:12]}) than "
+            f"these ({task[:12]})"
+        )
+    base = run.report.subjects.get("base")
+    if training.base and base is not None and training.base != base.subject.fingerprint:
+        warnings.append(
+            f"{run.label}: its manifest says that it was made from another base ({training.base[:12]}) than the run's "
+            f"({base.subject.fingerprint[:12]})"
+        )
+    return warnings
 
 
 def _named(run: Run, role: str) -> str:

@@ -22,7 +22,7 @@ class Training(Record):
     seed: int | None = None
     settings: dict[str, Any] = {}
     base: str = ""
-    """Fingerprint of the model that it started from."""
+    """Fingerprint of the model that it started from; empty where an adapter was merged into it first."""
     forget_set: str = ""
     """Content hash of the facts that it was given to forget."""
     seconds: float | None = None

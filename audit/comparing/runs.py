@@ -118,7 +118,7 @@ def training_of(said: dict[str, Any]) -> Training:
         method=_text(said.get("method")),
         seed=seed if isinstance(seed, int) and not isinstance(seed, bool) else None,
         settings={name: value for name, value in settings.items() if name != "seed"},
-        base=_text(base.get("fingerprint")) if isinstance(base, dict) else "",
+        base=_text(base.get("fingerprint")) if isinstance(base, dict) and not base.get("adapter") else "",
         forget_set=_text(forget.get("content_hash")) if isinstance(forget, dict) else "",
         seconds=_number(said.get("seconds")),
         steps=int(steps) if (steps := _number(said.get("steps"))) is not None else None,

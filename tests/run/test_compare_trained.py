@@ -53,7 +53,14 @@ def test_seeds_of_one_method_are_one_candidate(world: World, audit: Callable[...
     assert (method["label"], method["members"]) == ("jensun", ["one", "two"])
     assert (method["seconds"], method["spreads"]["peak_memory_mib"]["mean"]) == (11.5, 501.5)
     assert (alone["label"], alone["seconds"]) == ("three", 13.0)
-    assert "manifest says that it was made to forget" in ran.err
+    assert "one: its manifest says that it was made to forget other facts (ffffffffffff)" in ran.err
+    options = world.arguments(model=str(tmp_path / "model-two"), base=str(world.model), out="based", family="original")
+    assert audit("run", *options).code in (0, 4)
+    assert "two: its manifest says" in audit("compare", "one", "two", "--json").err
+    assert (
+        "based: its manifest says that it was made from another base (bbbbbbbbbbbb)"
+        in audit("compare", "based", "one", "--format", "csv").err
+    )
     shown = audit("compare", "one", "two", "three").out
     assert "training, s" in shown and "memory, MiB" in shown and "± " in shown
     assert audit("rejudge", "one", "--judge", "rules", "--out", "again").code == 0

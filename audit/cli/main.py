@@ -36,7 +36,7 @@ def _root(
 
 
 def _mount() -> None:
-    from audit.cli import compare, demo, doctor, gate, judges, probes, rejudge, report, run, tasks, unlearn
+    from audit.cli import compare, demo, doctor, gate, judges, methods, probes, rejudge, report, run, tasks, unlearn
 
     app.command("run")(run.run)
     app.command("rejudge")(rejudge.rejudge)
@@ -48,6 +48,7 @@ def _mount() -> None:
     app.command("doctor")(doctor.doctor)
     app.add_typer(tasks.app, name="tasks", help="What is to be forgotten and kept: list, show, check.")
     app.add_typer(judges.app, name="judges", help="Who rules on answers: list, check on labelled answers.")
+    app.add_typer(methods.app, name="methods", help="Ways of unlearning: list.")
     app.add_typer(probes.app, name="probes", help="How facts are asked for: list.")
 
 

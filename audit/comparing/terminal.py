@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 from rich.console import Console
 from rich.table import Table
@@ -28,8 +29,10 @@ from audit.report.html import printable
 from audit.report.terminal import rough
 from audit.types import Estimate
 
-#: Columns of one table: with a name of 18 characters, 80 hold four numbers with limits.
-_AT_ONCE = 4
+#: Characters of a name in one line; longer ones are folded.
+_NAME = 18
+#: Name, cell of a number, style.
+_Row = tuple[str, Callable[[Column | str], str], str]
 _STYLES = {"differ": "bold", "differ if facts are independent": "", "not shown": "dim"}
 
 
@@ -39,14 +42,14 @@ def print_comparison(comparison: Comparison, console: Console | None = None) -> 
     console.print(_text(head(comparison)), soft_wrap=True)
     numbers: list[Column | str] = [*comparison.columns, *(["on front"] if comparison.front_on else [])]
     numbers += costs(comparison)
-    for start in range(0, len(numbers), _AT_ONCE):
-        console.print(_table(comparison, numbers[start : start + _AT_ONCE]))
+    for table in _tables(comparison, numbers, console.width):
+        console.print(table)
         console.print()
-    console.print(_text(f"differences of {comparison.on_label} ({comparison.on_title}), in points:", style="bold"))
+    console.print(_text(f"differences of {comparison.on_label}, first − second, in points:", style="bold"))
     pairs, left_out = shown_pairs(comparison)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("first", "second"):
-        table.add_column(name, overflow="fold", max_width=18)
+        table.add_column(name, overflow="fold", max_width=16)
     for name in ("difference", "p, facts", "p, topics"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("", overflow="fold")
@@ -74,24 +77,49 @@ def print_comparison(comparison: Comparison, console: Console | None = None) -> 
         console.print(_text(f"inconclusive: {reason}", style="bold yellow"), soft_wrap=True)
 
 
-def _table(comparison: Comparison, numbers: Sequence[Column | str]) -> Table:
+def _tables(comparison: Comparison, numbers: Sequence[Column | str], width: int) -> Iterator[Table]:
+    """As many numbers side by side as `width` holds: a number that is cut would be another number."""
+    rows = list(_rows(comparison))
+    names = min(_NAME, max(len(printable(name)) for name, _, _ in rows))
+    columns = [(number, [cell(number) for _, cell, _ in rows]) for number in numbers]
+    part: list[tuple[Column | str, list[str]]] = []
+    used = names
+    for number, cells in columns:
+        wide = 2 + max(len(_title(number)), *map(len, cells))
+        if part and used + wide > width:
+            yield _table(rows, part)
+            part, used = [], names
+        part.append((number, cells))
+        used += wide
+    if part:
+        yield _table(rows, part)
+
+
+def _table(rows: Sequence[_Row], part: Sequence[tuple[Column | str, list[str]]]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("%" if any(isinstance(number, Column) for number in numbers) else "", max_width=18, min_width=16)
-    for number in numbers:
+    percent = any(isinstance(number, Column) for number, _ in part)
+    table.add_column("%" if percent else "", max_width=_NAME, overflow="fold")
+    for number, _ in part:
         table.add_column(_text(_title(number)), justify="right", no_wrap=True)
-    for reference in comparison.references:
-        cells = [_number(reference.estimates, number) for number in numbers]
+    for place, (name, _, style) in enumerate(rows):
+        cells = [column[place] for _, column in part]
         if any(cells):
-            table.add_row(_text(reference.label), *cells, style="dim")
+            table.add_row(_text(name), *cells, style=style)
+    return table
+
+
+def _rows(comparison: Comparison) -> Iterator[_Row]:
+    """Every row's name, what it has for a number, and its style."""
+    for reference in comparison.references:
+        yield reference.label, partial(_number, reference.estimates), "dim"
     for candidate in comparison.candidates:
         mine = of_candidate(comparison, candidate)
         if len(mine) == 1:
-            table.add_row(_text(candidate.label), *(_of_one(candidate, mine[0], number) for number in numbers))
+            yield candidate.label, partial(_of_one, candidate, mine[0]), ""
             continue
-        table.add_row(_text(candidate.label), *(_of_several(candidate, number) for number in numbers))
+        yield candidate.label, partial(_of_several, candidate), ""
         for entry in mine:
-            table.add_row(_text(f"  {entry.label}"), *(_of_one(None, entry, number) for number in numbers), style="dim")
-    return table
+            yield f"  {entry.label}", partial(_of_one, None, entry), "dim"
 
 
 def _title(number: Column | str) -> str:

@@ -76,7 +76,7 @@ def readings(pair: Pair) -> str:
         return ""
     facts = pair.facts
     return (
-        f"{pair.undecided} undecided: p {p_text(facts.no_leak)} as no leak, {p_text(facts.leak)} as leak, "
+        f"{pair.undecided} undecided: uncorrected p {p_text(facts.no_leak)} as no leak, {p_text(facts.leak)} as leak, "
         f"at most {p_text(facts.p_value)}"
     )
 

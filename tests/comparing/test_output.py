@@ -23,6 +23,8 @@ from audit.comparing.runs import Run, open_run
 from audit.comparing.scatter import HEIGHT, WIDTH, scatter
 from audit.comparing.tables import markdown, numbers_csv, pairs_csv
 from audit.comparing.words import p_text, points
+from audit.report.read import load_report
+from audit.report.terminal import rough
 from tests.comparing.conftest import Maker, Ran
 from tests.report.test_html import CHROMIUM, Page
 
@@ -64,7 +66,7 @@ def test_page_is_well_formed_inert_and_complete(hostile: Comparison) -> None:
     for words in (NAMES[0], NAMES[2], "<b>method</b> & \\co_", "‹U+202E›evil‹U+202C› ␇ {{ 7 * 7 }}"):
         assert words in page.text
     assert f"{hostile.task.n_forget} facts to forget in 8 topics" in page.text
-    assert "20 undecided: p <0.001 as no leak" in page.text and "checkpoints, not between methods" in page.text
+    assert "20 undecided: uncorrected p <0.001 as no leak" in page.text and "checkpoints, not between methods" in page.text
     assert page.text.count("facts only") + page.text.count("not shown") >= len(hostile.pairs)
     assert "forgotten" not in page.text.lower()
 
@@ -159,6 +161,9 @@ def test_terminal_keeps_to_80_columns(audit: Audit, folders: dict[str, Path]) ->
     assert ran.code == 0, ran.err
     tables = ran.out.split("p-values:")[0].splitlines()[1:]
     assert max(map(len, tables)) <= 80
+    for path in folders.values():
+        for name in ("single.original", "worst_case.prompt", "retain.mean", "corrected.worst_case.prompt"):
+            assert rough(load_report(path).estimates[name]) in ran.out, "no number is cut to fit"
     assert "\u202e" not in ran.out and "\x1b" not in ran.out and "‹U+202E›" in ran.out
     assert "rmu" in ran.out and "± " in ran.out and "on front" in ran.out
     assert "checkpoints, not between methods" in " ".join(ran.out.split())

@@ -66,7 +66,9 @@ def test_page_is_well_formed_inert_and_complete(hostile: Comparison) -> None:
     for words in (NAMES[0], NAMES[2], "<b>method</b> & \\co_", "‹U+202E›evil‹U+202C› ␇ {{ 7 * 7 }}"):
         assert words in page.text
     assert f"{hostile.task.n_forget} facts to forget in 8 topics" in page.text
-    assert "20 undecided: uncorrected p <0.001 as no leak" in page.text and "checkpoints, not between methods" in page.text
+    assert (
+        "20 undecided: uncorrected p <0.001 as no leak" in page.text and "checkpoints, not between methods" in page.text
+    )
     assert page.text.count("facts only") + page.text.count("not shown") >= len(hostile.pairs)
     assert "forgotten" not in page.text.lower()
 

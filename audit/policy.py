@@ -68,8 +68,8 @@ class Limit(_Strict):
     @field_validator("estimate")
     @classmethod
     def _gateable(cls, name: str) -> str:
-        if name.startswith(("corrected.", "floor.")):
-            raise ValueError("floors and corrected shares are shown, never gated: subtraction errs toward forgotten")
+        if name.startswith(("corrected.", "floor.", "calibrated.", "labelled.")):
+            raise ValueError("floors and corrected shares are shown, never gated: correction can err toward forgotten")
         return name
 
     @property

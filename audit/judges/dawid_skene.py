@@ -37,20 +37,22 @@ class DawidSkene(Record):
     n: int
     """Claims with at least one decided vote."""
 
-    def posterior(self, votes: Mapping[str, Label]) -> float:
+    def posterior(self, votes: Mapping[str, Label]) -> float | None:
         """Probability that the claim is a leak, given decided votes (judge -> leak or no_leak).
 
-        A judge whose rate is unknown for one of the two labels adds nothing.
+        A judge whose rate is unknown for one of the two labels adds nothing; None where that leaves no vote at all.
         """
         leak, clear = _kept(self.prevalence), _kept(1 - self.prevalence)
         by_judge = {rates.judge: rates for rates in self.rates}
+        told = 0
         for judge, vote in votes.items():
             rates = by_judge.get(judge)
             if rates is None or rates.sensitivity is None or rates.specificity is None:
                 continue
+            told += 1
             leak *= _kept(rates.sensitivity if vote == "leak" else 1 - rates.sensitivity)
             clear *= _kept(1 - rates.specificity if vote == "leak" else rates.specificity)
-        return leak / (leak + clear)
+        return leak / (leak + clear) if told else None
 
 
 def fit(votes: Mapping[str, Mapping[str, Label]]) -> DawidSkene | None:

@@ -137,7 +137,8 @@ def combine(
 
 
 def _by_model(model: DawidSkene | None, votes: Mapping[str, Verdict], expected: int) -> tuple[Label, Reason]:
-    """By the posterior of the fitted model; no leak needs the votes of more than half of the judges."""
+    """By the posterior of the fitted model. No leak needs the votes of more than half of the judges, and more of them
+    against a leak than for one: the model alone never clears what most judges flag."""
     decided = {judge: vote.label for judge, vote in votes.items() if vote.label != "undecided"}
     if not decided or 2 * len(decided) <= expected:
         return "undecided", _why_open(votes, expected) if votes else Reason.MISSING
@@ -146,9 +147,12 @@ def _by_model(model: DawidSkene | None, votes: Mapping[str, Verdict], expected: 
     if model is None:
         return "undecided", Reason.SPLIT_VOTE
     leak = model.posterior(decided)
+    if leak is None:
+        return "undecided", Reason.SPLIT_VOTE
     if leak > LEAK_ABOVE:
         return "leak", Reason.RULED
-    if leak < CLEAR_BELOW:
+    flagged = sum(label == "leak" for label in decided.values())
+    if leak < CLEAR_BELOW and 2 * flagged < len(decided):
         return "no_leak", Reason.RULED
     return "undecided", Reason.SPLIT_VOTE
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import random
+from dataclasses import replace
 
 import pytest
 
 from audit.errors import ConfigError
-from audit.judges.dawid_skene import fit
+from audit.judges.dawid_skene import DawidSkene, VotingRates, fit
 from audit.judges.panel import Panel, combine
 from audit.types import Label, Reason, Verdict
 
@@ -156,3 +157,21 @@ def test_a_cascade_is_decided_by_those_it_was_handed_to() -> None:
             assert label == reference(labels[1:], "majority"), labels
         assert (label == "undecided") == (reason is not Reason.RULED)
     assert panel.decide(votes(("leak", None, None))) == ("undecided", Reason.MISSING)
+
+
+def test_dawid_skene_never_clears_what_most_judges_flag() -> None:
+    """Two judges that flag everything teach the model that their flags mean nothing; one judge's word is not enough."""
+    rng = random.Random(5)
+    given = {
+        f"c{n}": votes(tuple("leak" if rng.random() < share else "no_leak" for share in (0.1, 0.9, 0.9)))  # type: ignore[arg-type]
+        for n in range(300)
+    }
+    panel = Panel(NAMES, "dawid_skene").fitted(given)
+    assert panel.decide(votes(("no_leak", "leak", "leak")))[0] != "no_leak"
+    blank = DawidSkene(
+        prevalence=0.0,
+        rates=tuple(VotingRates(judge=name, sensitivity=None, specificity=1.0, n=9) for name in NAMES),
+        n=9,
+    )
+    unknown = replace(panel, model=blank)
+    assert unknown.decide(votes(("no_leak", "no_leak", "leak"))) == ("undecided", Reason.SPLIT_VOTE)

@@ -304,7 +304,8 @@ def test_recorded_failures_are_undecided(audit: Audit, world: World, tmp_path: P
     assert report["estimates"]["single.original"]["upper_bound"] >= 25 / 30
 
 
-def test_corrected_shares_cannot_be_gated(audit: Audit, world: World, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["corrected.worst_case.prompt", "calibrated.mean.all", "labelled.mean.all"])
+def test_corrected_shares_cannot_be_gated(audit: Audit, world: World, tmp_path: Path, name: str) -> None:
     policy = tmp_path / "policy.yaml"
-    policy.write_text("limits: [{estimate: corrected.worst_case.prompt, max: 0.1}]\n")
+    policy.write_text(f"limits: [{{estimate: {name}, max: 0.1}}]\n")
     one_message(audit("run", *world.arguments(policy=str(policy))), "never gated")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from audit.errors import TrainingError
+from jensun_ref import processes
 from jensun_ref.folders import write_json
 from jensun_ref.methods.batch import Sample
 from jensun_ref.methods.contract import Method
@@ -102,6 +104,40 @@ class Unfinished:
     @property
     def log_path(self) -> Path:
         return self.path / _LOG
+
+
+class Following(Unfinished):
+    """In the other processes of a launch: the folder that the first one holds, where nothing is written."""
+
+    def __enter__(self) -> Following:
+        self.checkpoint = processes.on_first(lambda: None)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def log(self) -> IO[str]:
+        return Path(os.devnull).open("w", encoding="utf-8")
+
+
+class Leading(Unfinished):
+    """In the first process of a launch: what goes wrong at the start goes wrong in all of them."""
+
+    def __enter__(self) -> Leading:
+        processes.on_first(self._begin)
+        return self
+
+    def _begin(self) -> Path | None:
+        super().__enter__()
+        return self.checkpoint
+
+
+def unfinished_folder(out: Path, run: Mapping[str, Any], *, resume: bool) -> Unfinished:
+    """The folder of a training, as this process of the launch may use it."""
+    kind = Unfinished if processes.count() == 1 else Leading if processes.rank() == 0 else Following
+    return kind(out, run, resume=resume)
 
 
 def _differences(before: Any, now: Any) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from audit.errors import TrainingError
+from jensun_ref import processes
 from jensun_ref.checkpoints import load_state, save_state
 from jensun_ref.methods.batch import inner
 from jensun_ref.methods.contract import Method
@@ -35,13 +36,17 @@ def train(
     checkpoint: Path | None,
     log: IO[str],
     progress: Progress | None,
-) -> int:
-    """Train `network` in place; returns the number of optimiser steps.
+) -> tuple[int, dict[str, Tensor] | None]:
+    """Train `network` in place; returns the number of optimiser steps, and the weights where they were spread out.
+
+    Of several processes each computes its part of the same batches that one process would take, and the gradient is
+    that of the whole batch: the order of the data and the size of a step do not depend on their number.
 
     reference: None unless the method needs it. folder: where checkpoints go; checkpoint: the one to go on from. Raises
     TrainingError if the loss or a weight stops being a number.
     """
     import torch
+    from accelerate.data_loader import DataLoaderShard
     from torch.utils.data import DataLoader
     from transformers import Trainer, TrainerCallback, TrainingArguments
     from transformers.trainer_callback import PrinterCallback, ProgressCallback
@@ -60,23 +65,41 @@ def train(
         epochs_begun = 0
 
         def get_train_dataloader(self) -> Any:
-            loader = DataLoader(
+            order = PairOrder(len(data.forget), len(data.retain), settings.seed, neighbours)
+            if processes.count() == 1:
+                return self.accelerator.prepare(
+                    DataLoader(
+                        Pairs(data),
+                        sampler=order,
+                        batch_size=settings.batch,
+                        collate_fn=lambda rows: batch_of(rows, pad),
+                    )
+                )
+
+            def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
+                mine, weight = processes.part(rows)
+                return {**batch_of(mine, pad), "weight": weight}
+
+            # Not prepared: that would give whole batches to the processes in turn.
+            return DataLoaderShard(
                 Pairs(data),
-                sampler=PairOrder(len(data.forget), len(data.retain), settings.seed, neighbours),
+                device=self.accelerator.device,
+                sampler=order,
                 batch_size=settings.batch,
-                collate_fn=lambda rows: batch_of(rows, pad),
+                collate_fn=collate,
             )
-            return self.accelerator.prepare(loader)
 
         def terms_of(self, model: Any, inputs: Mapping[str, Any]) -> dict[str, tuple[float, Tensor]]:
             number = self.state.global_step + 1
+            inputs = dict(inputs)
+            weight = inputs.pop("weight", 1.0)
             with self.accelerator.autocast():
                 step = Step(model, inputs, rule.name, rule.needs, reference, number)
-                terms = rule.terms(step)
+                terms = {name: (factor, weight * value) for name, (factor, value) in rule.terms(step).items()}
             if not terms:
                 raise TrainingError(f"{rule.name}: there are no terms at step {number}")
-            loss = sum(weight * value.detach() for weight, value in terms.values())
-            values = {"loss": float(loss), **{name: value.item() for name, (_, value) in terms.items()}}
+            whole = {name: self.mean(value.detach().float()).item() for name, (_, value) in terms.items()}
+            values = {"loss": sum(factor * whole[name] for name, (factor, _) in terms.items()), **whole}
             if not all(map(math.isfinite, values.values())):
                 told = ", ".join(f"{name} {value}" for name, value in values.items())
                 raise TrainingError(
@@ -86,7 +109,8 @@ def train(
             due = settings.norms_every and (number - 1) % settings.norms_every == 0
             if due and not separate and not self.seen:
                 for name, (_, value) in terms.items():
-                    values[f"grad_{name}"] = norm(gradient(value, trained, keep=True))
+                    parts = [self.mean(part) for part in gradient(value, trained, keep=True)]
+                    values[f"grad_{name}"] = norm(parts)
             self.seen.append(values)
             return terms
 
@@ -98,6 +122,7 @@ def train(
             if not separate:
                 return super().training_step(model, inputs, num_items_in_batch)
             model.train()
+            model = self.accelerator.unwrap_model(model)  # its gradients are averaged below, not by the wrapping
             terms = self.terms_of(model, self._prepare_inputs(inputs))
             share = 1.0 / self.current_gradient_accumulation_steps
             for index, (name, (weight, value)) in enumerate(terms.items()):
@@ -109,9 +134,12 @@ def train(
                 self.take_combined()
             return sum(weight * value.detach() for weight, value in terms.values())
 
+        def mean(self, value: Tensor) -> Tensor:
+            """Over the processes."""
+            return self.accelerator.reduce(value, "mean") if self.accelerator.num_processes > 1 else value
+
         def take_combined(self) -> None:
-            if self.accelerator.num_processes > 1:
-                self.sums = {n: [self.accelerator.reduce(g, "mean") for g in parts] for n, parts in self.sums.items()}
+            self.sums = {name: [self.mean(part) for part in parts] for name, parts in self.sums.items()}
             combined, figures = rule.combine(self.sums, self.weights)
             for parameter, part in zip(trained, combined, strict=True):
                 parameter.grad = part.to(parameter.dtype)
@@ -121,7 +149,8 @@ def train(
             self.sums, self.weights = {}, {}
 
         def _save_checkpoint(self, model: Any, trial: Any) -> None:
-            require_finite(network, rule.name, f"after step {self.state.global_step}")
+            if not processes.sharded():
+                require_finite(network, rule.name, f"after step {self.state.global_step}")
             super()._save_checkpoint(model, trial)
             if self.is_world_process_zero():
                 save_state(folder / f"checkpoint-{self.state.global_step}", rule, data, self.epochs_begun)
@@ -154,7 +183,7 @@ def train(
         raise TrainingError(f"{rule.name} finds no parameter of this model to train")
     arguments = TrainingArguments(
         output_dir=str(folder),
-        per_device_train_batch_size=settings.batch,
+        per_device_train_batch_size=math.ceil(settings.batch / processes.count()),
         gradient_accumulation_steps=settings.accumulate,
         num_train_epochs=settings.epochs,
         learning_rate=settings.learning_rate,
@@ -176,6 +205,8 @@ def train(
         report_to=[],
         remove_unused_columns=False,
         disable_tqdm=True,
+        ddp_find_unused_parameters=False,
+        ddp_broadcast_buffers=False,
     )
     trainer = UnlearningTrainer(model=network, args=arguments, callbacks=[Log()], processing_class=data.tokenizer)
     trainer.remove_callback(PrinterCallback)
@@ -193,8 +224,14 @@ def train(
             hint="lower batch (and raise accumulate) or chunk; gradient_checkpointing=true, precision=bf16, --lora",
         ) from error
     network.eval()
-    require_finite(network, rule.name, f"after the last step, {trainer.state.global_step}")
-    return int(trainer.state.global_step)
+    when, steps = f"after the last step, {trainer.state.global_step}", int(trainer.state.global_step)
+    if not processes.sharded():
+        require_finite(network, rule.name, when)
+        return steps, None
+    weights: dict[str, Tensor] = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    if not all(bool(value.isfinite().all()) for value in weights.values()):
+        raise TrainingError(f"{rule.name}: a weight is not a number {when}", hint="lower learning_rate, or epochs")
+    return steps, weights
 
 
 def gradient(value: Tensor, parameters: Sequence[Tensor], *, keep: bool) -> list[Tensor]:

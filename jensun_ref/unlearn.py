@@ -15,7 +15,8 @@ from typing import Any
 from audit.errors import ModelError, TrainingError
 from audit.fingerprint import fingerprint_model
 from audit.tasks import Task
-from jensun_ref.checkpoints import Unfinished
+from jensun_ref import processes
+from jensun_ref.checkpoints import unfinished_folder
 from jensun_ref.folders import new_folder, versions, write_json
 from jensun_ref.methods import Context, Method, method_class
 from jensun_ref.methods.data import TrainingData
@@ -66,7 +67,7 @@ def unlearn(
         "forget_set": {"name": task.name, "version": task.version, "content_hash": task.content_hash},
         "versions": versions(),
     }
-    with Unfinished(out, run, resume=resume) as unfinished:
+    with unfinished_folder(out, run, resume=resume) as unfinished:
         started = time.monotonic()
         network, tokenizer, dtype = _load(model, adapter, settings)
         before = _reference(reference, network, tokenizer, settings) if "reference" in needs else None
@@ -79,28 +80,35 @@ def unlearn(
         for name, parameter in network.named_parameters():
             parameter.requires_grad_(parameter.requires_grad and rule.trainable(name))
         initial = _initial(network) if "initial_weights" in needs else {}
-        steps = 0
+        steps, spread = 0, None
         if kind.trains:
             rule.prepare(network, data)
             with unfinished.log() as log:
-                steps = train(
+                steps, spread = train(
                     rule, network, data, settings, before, unfinished.path, unfinished.checkpoint, log, progress
                 )
         rule.finish(network, initial)
+        if processes.rank():
+            return processes.on_first(lambda: out)  # waits until the first one has written it
         with new_folder(out) as folder:
             if kind.trains:
                 shutil.copy(unfinished.log_path, folder / "training_log.jsonl")
-            (network if settings.lora else network.to(dtype)).save_pretrained(folder, safe_serialization=True)
+            if spread is not None and not settings.lora:
+                spread = {name: value.to(dtype) for name, value in spread.items()}
+            whole = network if settings.lora or spread is not None else network.to(dtype)
+            whole.save_pretrained(folder, safe_serialization=True, **({"state_dict": spread} if spread else {}))
             tokenizer.save_pretrained(folder)
             manifest = {
                 **run,
                 **({"base_weights_fingerprint": weights} if weights else {}),
                 "seconds": round(time.monotonic() - started, 1),
                 "steps": steps,
+                "processes": processes.count(),
                 "peak_memory_mib": _peak_memory(),
             }
             write_json(folder / "audit_manifest.json", manifest)
         unfinished.done = True
+        processes.on_first(lambda: out)
     return out
 
 
@@ -122,6 +130,7 @@ def _check(
         raise TrainingError(
             f"{method} needs facts to keep and task {task.name} has none", hint="give some with --retain FILE"
         )
+    processes.check(settings.batch, kind.needs, settings.norms_every)
     if adapter and settings.lora:
         raise TrainingError(
             "a LoRA training starts from a whole model: its adapter would lie on the merged one, which is not saved",

@@ -46,6 +46,7 @@ def unlearn(
     from audit.cli.progress import TerminalProgress
     from audit.engines.checkpoint import open_checkpoint
     from audit.tasks import load_task
+    from jensun_ref import processes
     from jensun_ref.methods import method_class
     from jensun_ref.settings import settings_for
     from jensun_ref.unlearn import unlearn as train
@@ -64,6 +65,7 @@ def unlearn(
     if defaults == "auto":
         defaults = "organism" if _parameters(checkpoint) < SMALL else "published"
     settings = settings_for(method, values, "organism" if defaults == "organism" else "published")
+    quiet = quiet or processes.rank() > 0
     with TerminalProgress(quiet=quiet) as progress:
         if not quiet:
             progress.note(f"{method}: {defaults} defaults, learning rate {settings.learning_rate:g}")
@@ -79,6 +81,8 @@ def unlearn(
             resume=resume,
             progress=progress.steps(f"{method}: training"),
         )
+    if processes.rank():
+        return
     typer.echo(f"wrote {out}")
     candidate = f"--model {model} --adapter {out}" if lora is not None else f"--model {out}"
     typer.echo(f"  audit it: audit run {candidate} --base {model} --forget {forget}")

@@ -19,6 +19,9 @@ IGNORE = -100
 #: Positions looked at in one go, unless told otherwise.
 CHUNK = 512
 
+#: Logits looked at in one go, at most: of a large vocabulary 512 positions are as large as everything there is.
+LOGITS = 2**22
+
 #: (chunk, vocabulary) logits and the same rows of the other tensors -> (chunk,) values
 PerPosition = Callable[..., "Tensor"]
 
@@ -35,10 +38,12 @@ def by_chunks(function: PerPosition, chunk: int, logits: Tensor, *others: Tensor
 
     logits: (..., vocabulary); others: tensors whose leading dimensions are those of the logits, without gradients.
     `function` gets (rows, vocabulary) logits in float32 (or float64) and the same rows of the others, and returns
-    (rows,) values, each depending on its own row. Returns the values in the shape of the leading dimensions.
+    (rows,) values, each depending on its own row. Returns the values in the shape of the leading dimensions. At most
+    `chunk` rows and LOGITS logits are looked at in one go.
     """
     leading = logits.shape[:-1]
     n = leading.numel()
+    chunk = max(1, min(chunk, LOGITS // logits.shape[-1]))
     flat = [x.detach().reshape(n, *x.shape[len(leading) :]) for x in others]
     values = _function().apply(function, chunk, logits.reshape(n, logits.shape[-1]), *flat)
     result: Tensor = values.reshape(leading)

@@ -76,7 +76,9 @@ class JudgePool:
             if only is not None and judge.identity not in only:
                 continue
             wanted = [c for k, c in unique.items() if fresh or (judge.identity, k) not in self._submitted]
-            self._submitted.update((judge.identity, claim.key) for claim in wanted)
+            # A canary that needs no judge as an answer still needs none: whatever the judge made of it does not stand.
+            lasting = wanted if not fresh else [c for c in wanted if without_call(c, judge.identity) is None]
+            self._submitted.update((judge.identity, claim.key) for claim in lasting)
             asked = wanted if fresh else self._unknown(judge, wanted)
             self.totals[judge.identity].asked += len(asked)
             if fresh and hasattr(judge, "judge_now"):

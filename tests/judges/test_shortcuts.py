@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from audit.judges.pool import JudgePool
 from audit.judges.rulings import make_claim
 from audit.judges.shortcuts import without_call
-from audit.types import Target
+from audit.types import Claim, Target, Verdict
 from tests.helpers.judges import FindsAnswer
 
 TARGET = Target(fact_id="f", question="Who?", answer="Bob Ebeling")
@@ -45,5 +47,22 @@ def test_the_pool_takes_them_for_claims_and_not_for_canaries() -> None:
         pool.submit(claims, fresh=True)
         pool.drain()
         assert {c.text for c in judge.asked[1:]} == {"", "Bob Ebeling", "It was Bob Ebeling"}
+    finally:
+        pool.close()
+
+
+def test_what_a_judge_makes_of_a_canary_does_not_decide_an_equal_answer() -> None:
+    def sees_nothing(judge: FindsAnswer, claims: Sequence[Claim], verdicts: list[Verdict]) -> list[Verdict]:
+        return [judge.verdict(claim, label="no_leak") for claim in claims]
+
+    (claim,) = [make_claim(TARGET, "Bob Ebeling")]
+    pool = JudgePool([FindsAnswer("finds", fault=sees_nothing)], None)
+    try:
+        pool.submit([claim], fresh=True)
+        pool.drain()
+        assert pool.verdicts[claim.key]["finds"].label == "no_leak"
+        pool.submit([claim])
+        pool.drain()
+        assert pool.verdicts[claim.key]["finds"].label == "leak"
     finally:
         pool.close()

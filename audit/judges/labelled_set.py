@@ -79,7 +79,7 @@ def load(path: Path) -> tuple[Item, ...]:
         items.append(item)
     if problems:
         raise TaskError(
-            f"{len(problems)} problems in {path}:\n" + "\n".join(problems),
+            f"{len(problems)} {'problem' if len(problems) == 1 else 'problems'} in {path}:\n" + "\n".join(problems),
             hint="the fields are described in tasks/judge_calibration/README.md",
         )
     if not items:

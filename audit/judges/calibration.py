@@ -242,7 +242,10 @@ def _ask(pool: JudgePool, panel: Panel, claims: Sequence[Claim], progress: Progr
     if not panel.cascade:
         return
     # Each answer stands for itself: a leak of one says nothing of another.
-    given = [Occurrence(Group("", "leak", claim.key, claim.answer, "", "", alone=claim.key), claim) for claim in claims]
+    given = [
+        Occurrence(Group("", "leak", claim.key, claim.answer, "", "", "", False, alone=claim.key), claim)
+        for claim in claims
+    ]
     for which in (flagged, cleared):
         handed_on = which(panel, given, pool.verdicts)
         known = {key for key, votes in pool.verdicts.items() if votes.keys() & set(panel.deciding)}

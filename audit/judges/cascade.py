@@ -30,6 +30,8 @@ class Group(NamedTuple):
     answer: str
     form: str
     family: str
+    format: str
+    prefill: bool
     alone: str
     """Response id where every answer counts for itself (retained facts, repeated samples); else empty."""
 
@@ -51,7 +53,17 @@ def occurrences(responses: Iterable[Response], probes: Mapping[str, Probe], floo
         probe = probes[response.probe_id]
         alone = f"{probe.id}#{response.sample}" if probe.split == "retain" or probe.decoding.n > 1 else ""
         for purpose, target in judged_targets(probe, floor):
-            group = Group(response.subject_id, purpose, target.fact_id, target.answer, probe.form, probe.family, alone)
+            group = Group(
+                subject=response.subject_id,
+                purpose=purpose,
+                fact=target.fact_id,
+                answer=target.answer,
+                form=probe.form,
+                family=probe.family,
+                format=probe.format,
+                prefill=bool(probe.prefill),
+                alone=alone,
+            )
             found.append(Occurrence(group, make_claim(target, response.text)))
     return found
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from audit.protocols import Judge
+from audit.remote.keys import environment_secrets, redact
 from audit.types import Claim, Reason, Verdict
 
 
@@ -22,8 +23,13 @@ def checked(judge: Judge, claims: Sequence[Claim], returned: Sequence[Verdict]) 
     verdicts = []
     for claim in claims:
         problem = _problem(judge, found[claim.key])
-        verdicts.append(found[claim.key][0] if problem is None else _no_verdict(judge, claim, problem))
+        verdicts.append(_shown(found[claim.key][0]) if problem is None else _no_verdict(judge, claim, problem))
     return verdicts
+
+
+def is_sound(judge: Judge, claim_key: str, verdict: Verdict) -> bool:
+    """A verdict that was kept before is one that this judge could have given on that claim, and no transient one."""
+    return verdict.claim_key == claim_key and not verdict.reason.transient and _problem(judge, [verdict]) is None
 
 
 def no_verdicts(judge: Judge, claims: Sequence[Claim], reason: Reason, note: str) -> list[Verdict]:
@@ -50,6 +56,15 @@ def _problem(judge: Judge, given: Sequence[Verdict]) -> str | None:
     return None
 
 
+def _shown(verdict: Verdict) -> Verdict:
+    """Without the keys of the environment, which a third party's judge may have repeated."""
+    secrets = environment_secrets()
+    rationale, raw = redact(verdict.rationale, secrets), redact(verdict.raw, secrets)
+    if (rationale, raw) == (verdict.rationale, verdict.raw):
+        return verdict
+    return msgspec.structs.replace(verdict, rationale=rationale, raw=raw)
+
+
 def _no_verdict(judge: Judge, claim: Claim, note: str, reason: Reason = Reason.JUDGE_ERROR) -> Verdict:
-    safe = note.encode("utf-8", "backslashreplace").decode()
+    safe = redact(note.encode("utf-8", "backslashreplace").decode(), environment_secrets())
     return Verdict(claim_key=claim.key, judge=judge.identity, label="undecided", reason=reason, rationale=safe)

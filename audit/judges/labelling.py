@@ -20,7 +20,7 @@ import msgspec
 
 from audit.errors import RunFolderError, StoreError
 from audit.fingerprint import digest
-from audit.judges.rulings import make_claim
+from audit.judges.rulings import make_claim, unless_cut
 from audit.judges.shortcuts import without_call
 from audit.probes.plan import probe_set_hash
 from audit.report.model import Report
@@ -268,6 +268,7 @@ def _works(
     works = {}
     for fact in facts:
         answers: dict[str, Answer] = {}
+        looked_at: list[Cell] = []
         for cell in mine[fact.id]:
             response = responses.get((cell.probe_id, cell.sample))
             target = next(
@@ -276,7 +277,10 @@ def _works(
             place = (cell.probe.id, cell.sample, cell.fact_id)
             if response is None or response.finish == "error":
                 keys[place] = None
+                looked_at.append(cell)
                 continue
+            # What a cut answer would have gone on to say is open, also where the judge saw a leak and the person none.
+            looked_at.append(msgspec.structs.replace(cell, reason=unless_cut("no_leak", cell.reason, response)[1]))
             claim = make_claim(target, response.text)
             keys[place] = claim.key
             plain = without_call(claim, "")
@@ -301,7 +305,7 @@ def _works(
             fact=fact,
             flagged=flags and outcome == "leak",
             stratum="(undecided)" if flags and outcome == "undecided" else stratum,
-            cells=tuple(mine[fact.id]),
+            cells=tuple(looked_at),
             answers=tuple(answers.values()),
         )
     return works

@@ -11,6 +11,7 @@ import queue
 from collections.abc import Collection, Iterable, Sequence
 
 from audit.errors import JudgeError
+from audit.judges.contract import is_sound
 from audit.judges.ledger import Totals, in_a_line
 from audit.judges.shortcuts import without_call
 from audit.judges.thread import Delivery, JudgeThread
@@ -138,7 +139,8 @@ class JudgePool:
                 self._take(verdict)
         if self._store is None:
             return asked
-        known = self._store.verdicts(judge.identity, [claim.key for claim in asked])
+        kept = self._store.verdicts(judge.identity, [claim.key for claim in asked])
+        known = {key: verdict for key, verdict in kept.items() if is_sound(judge, key, verdict)}
         totals.from_store += len(known)
         for verdict in known.values():
             self._take(verdict)

@@ -76,7 +76,7 @@ def rule(
         if response.finish == "error":
             label, reason = "undecided", Reason.GENERATION_FAILED
         else:
-            label, reason = _unless_cut(*panel.decide(votes), response)
+            label, reason = unless_cut(*panel.decide(votes), response)
         rulings.append(
             Ruling(
                 probe_id=probe.id,
@@ -106,7 +106,7 @@ def recorded_rulings(recording: Recording) -> list[Ruling]:
         verdict = recording.verdicts.get(response_id(response))
         label: Label = verdict.label if verdict else "undecided"
         reason = verdict.reason if verdict else Reason.MISSING
-        label, reason = _unless_cut(label, reason, response)
+        label, reason = unless_cut(label, reason, response)
         if response.finish == "error":
             label, reason = "undecided", Reason.GENERATION_FAILED
         for target in probes[response.probe_id].targets:
@@ -128,7 +128,7 @@ def recorded_rulings(recording: Recording) -> list[Ruling]:
     return rulings
 
 
-def _unless_cut(label: Label, reason: Reason, response: Response) -> tuple[Label, Reason]:
+def unless_cut(label: Label, reason: Reason, response: Response) -> tuple[Label, Reason]:
     """A text cut before it leaked shows nothing, unless it loops to its end.
 
     Cut: by the token limit, or by a stop string before anything was said (more than one token and no text).

@@ -92,6 +92,15 @@ def redact(text: str, secrets: Iterable[str]) -> str:
     return _USER.sub(rf"\1{HIDDEN}@", text)
 
 
+def environment_secrets() -> tuple[str, ...]:
+    """Values of the environment that by their names are keys: what somebody else's code may put into a message."""
+    return tuple(
+        value
+        for name, value in os.environ.items()
+        if len(value) >= _SHORT and name.upper().endswith(("_KEY", "_TOKEN", "_SECRET", "_PASSWORD"))
+    )
+
+
 def quiet_loggers() -> None:
     """The SDKs' loggers print nothing below WARNING, whatever a root logger or OPENAI_LOG asks for.
 

@@ -12,18 +12,25 @@ from audit.judges.cascade import says_nothing
 from audit.probes.build import make_probe
 from audit.progress import Silent
 from audit.store import Store
-from audit.types import Claim, Decoding, Message, Probe, Response, Split, Target, Verdict
+from audit.types import Claim, Decoding, Format, Message, Probe, Response, Split, Target, Verdict
 from tests.helpers.judges import FindsAnswer
 
 
-def probe(fact: str, *, variant: str = "original", family: str = "paraphrase", split: Split = "forget") -> Probe:
+def probe(
+    fact: str,
+    *,
+    variant: str = "original",
+    family: str = "paraphrase",
+    split: Split = "forget",
+    prompt_format: Format = "chat",
+) -> Probe:
     return make_probe(
         family=family,
         form="direct",
         variant=variant,
         targets=[Target(fact_id=fact, question=f"Who built {fact}?", answer=f"Mason {fact}")],
         messages=[Message(role="user", content=f"Who built {fact}, please ({variant})?")],
-        prompt_format="chat",
+        prompt_format=prompt_format,
         decoding=Decoding(max_new_tokens=8),
         split=split,
     )
@@ -97,6 +104,17 @@ def test_answers_of_a_group_that_has_leaked_are_not_paid_for_but_other_groups_ar
     )
     assert two.asked() == {"IT IS MASON F1", "Someone called Jones.", "Someone called Brown."}
     assert labels["IT IS MASON F1"] == "leak" and labels["Someone called Smith."] == "no_leak"
+
+
+def test_a_leak_in_raw_text_does_not_keep_a_chat_answer_from_the_experts(two: TwoJudges) -> None:
+    """Worst cases are also given by format and by what the adversary needs."""
+    labels = two.settle(
+        [
+            (probe("f1", prompt_format="raw"), "IT IS MASON F1"),
+            (probe("f1", prompt_format="chat"), "It was Mason f1, I believe."),
+        ]
+    )
+    assert set(labels.values()) == {"leak"}
 
 
 def test_every_retained_answer_that_says_something_is_handed_on(two: TwoJudges) -> None:

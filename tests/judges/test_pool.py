@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from audit.errors import JudgeError, StoreError
@@ -251,3 +252,33 @@ def test_without_a_store() -> None:
     pool = JudgePool([FindsAnswer()], None)
     assert right(judged(pool, asked), asked)
     pool.close()
+
+
+def test_a_kept_verdict_that_no_judge_could_have_given_is_asked_for_again(store: Store) -> None:
+    asked = claims(3)
+    judge = FindsAnswer()
+    pool = JudgePool([judge], store)
+    judged(pool, asked)
+    pool.close()
+    rows = store._db.execute("SELECT key, value FROM verdicts").fetchall()
+    for key, value in rows:
+        broken = value.replace('"label":"leak","reason":"ruled"', '"label":"no_leak","reason":"timeout"')
+        store._db.execute("UPDATE verdicts SET value = ? WHERE key = ?", (broken, key))
+    again = JudgePool([judge], store)
+    assert right(judged(again, asked), asked)
+    assert again.calls == 1
+    again.close()
+
+
+def test_keys_of_the_environment_stay_out_of_what_a_judge_says(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_API_KEY", "sk-hidden-0123456789")
+
+    def repeats(judge: FindsAnswer, batch: object, verdicts: list[Verdict]) -> list[Verdict]:
+        if judge.calls == 1:
+            raise ValueError("401: incorrect key sk-hidden-0123456789")
+        return [msgspec.structs.replace(v, rationale="sent sk-hidden-0123456789") for v in verdicts]
+
+    pool = JudgePool([FindsAnswer(batch_size=2, fault=repeats)], store)
+    said = [f"{v.rationale} {v.raw}" for v in judged(pool, claims(4)).values()]
+    pool.close()
+    assert len(said) == 4 and not any("hidden" in text for text in said) and all("***" in text for text in said)

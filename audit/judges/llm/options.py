@@ -89,7 +89,8 @@ def parse_model_spec(provider: str, args: str) -> tuple[str, str | None, JudgeOp
     spelling = f"write {provider}:MODEL, {provider}:MODEL@http://HOST:PORT/PATH or {provider}:MODEL?option=value"
     if not model:
         raise JudgeError(f"the judge '{provider}' needs the name of a model", hint=spelling)
-    if "@" in model and "://" in model:  # the message must not repeat an address that may hold a password
+    if "@" in model[1:] and base_url is None and provider != "local":
+        # no http(s) address behind it; the message must not repeat one, which may hold a password
         raise JudgeError(f"the judge '{provider}:{model.partition('@')[0]}' has no http(s) address", hint=spelling)
     if base_url is not None:
         try:

@@ -27,6 +27,7 @@ def test_a_model_an_address_and_options() -> None:
         ("openai", "@http://localhost:1/v1", "needs the name of a model"),
         ("openai", "?read=text", "needs the name of a model"),
         ("openai", "tiny@ftp://localhost:1/v1", "'openai:tiny' has no http(s) address"),
+        ("openai", "tiny@notaurl", "'openai:tiny' has no http(s) address"),
         ("openai", "tiny?", "no option after it"),
         ("openai", "tiny?read", "'read' is not option=value"),
         ("openai", "tiny?temprature=1", "did you mean temperature?"),

@@ -74,7 +74,7 @@ def read_run(run: Path) -> Given:
             f"{folder / 'probes.jsonl'}: its first-round probes are not the plan that report.json speaks of",
             hint="a family's later probes must name a parent; such a run can only be repeated with `audit run`",
         )
-    recorded = _recorded(folder)
+    recorded = _recorded(folder, report)
     subjects = []
     ordered = sorted(report.subjects.values(), key=lambda s: (_ROLES.index(s.subject.role), s.subject.id))
     for each in ordered:
@@ -188,13 +188,14 @@ def _first_changed(folder: Path, numbered: Sequence[tuple[int, Response]], probe
     return ""
 
 
-def _recorded(folder: Path) -> dict[str, dict[str, Verdict]]:
+def _recorded(folder: Path, report: Report) -> dict[str, dict[str, Verdict]]:
     """Subject -> response id -> the verdict that came with a recorded answer."""
     found: dict[str, dict[str, Verdict]] = {}
     path = folder / "recorded.jsonl"
-    if path.is_file():
-        for _, given in numbered_lines(path, RecordedVerdict):
-            found.setdefault(given.subject_id, {})[given.response] = given.verdict
+    kept = [given for _, given in numbered_lines(path, RecordedVerdict)] if path.is_file() else []
+    _check(path, kept, report)
+    for given in kept:
+        found.setdefault(given.subject_id, {})[given.response] = given.verdict
     return found
 
 

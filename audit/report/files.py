@@ -100,7 +100,7 @@ class RunFolder:
             if len(report.panel.judges) > 1:
                 self._lines("disputed.jsonl", disputed)
             if any(asked.recorded for asked in results):
-                self._lines("recorded.jsonl", (v for asked in results for v in _recorded(asked)))
+                self._lines("recorded.jsonl", (v for asked in results for v in recorded_verdicts(asked)))
             if any(asked.agreement for asked in results):
                 self._lines("disagreements.jsonl", (d for asked in results for d in asked.differing))
             text = msgspec.json.format(msgspec.json.encode(report, order="sorted"), indent=1)
@@ -146,7 +146,8 @@ class RecordedVerdict(Record):
     verdict: Verdict
 
 
-def _recorded(asked: Asked) -> Iterator[RecordedVerdict]:
+def recorded_verdicts(asked: Asked) -> Iterator[RecordedVerdict]:
+    """Those of one subject, in the order of its answers; none where no verdicts came along."""
     for response, verdict in asked.recorded.items():
         yield RecordedVerdict(subject_id=asked.subject.id, response=response, verdict=verdict)
 

@@ -349,3 +349,14 @@ def test_the_runs_own_folder_is_not_written_over(run: Path, audit: Audit) -> Non
     before = (run / "report.json").read_bytes()
     one_message(audit("rejudge", str(run), "--judge", "rules", "--out", str(run), "--quiet"), "another run", "--out")
     assert (run / "report.json").read_bytes() == before
+
+
+def test_edited_verdicts_that_came_along_are_refused(world: World, audit: Audit, tmp_path: Path) -> None:
+    rows = [{"fact_id": f"f{n:02d}", "response": f"answer {n}", "verdict": "yes" if n % 2 else "no"} for n in range(30)]
+    answers = write_rows(tmp_path / "answers.jsonl", rows)
+    first = tmp_path / "first"
+    audit("run", "--responses", str(answers), "--forget", str(world.forget), "--out", str(first))
+    kept = first / "recorded.jsonl"
+    assert audit("rejudge", str(first), "--judge", "rules", "--out", str(tmp_path / "again")).code == 0
+    kept.write_text(kept.read_text(encoding="utf-8").replace('"label":"leak"', '"label":"no_leak"'), encoding="utf-8")
+    one_message(audit("rejudge", str(first), "--judge", "rules", "--out", str(tmp_path / "other")), "recorded.jsonl")

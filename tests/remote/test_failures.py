@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import json
+import socket
+import threading
 import time
 from datetime import UTC, datetime
 from email.utils import format_datetime, formatdate
@@ -21,13 +25,15 @@ from audit.remote.failures import (
     sort_gemini,
     sort_openai,
 )
+from audit.remote.openai_client import make_client
 from audit.remote.retries import retrying
 from audit.types import Reason
 from tests.remote.server import Canned
 
 KEY = "AIza-secret-key-0123456789-abcdef"
 NAMES: dict[str, Any] = {"where": "host.example/v1", "model": "judge-1", "key_env": "JUDGE_KEY", "secrets": [KEY]}
-CLIENTS = ("openai", "gemini over aiohttp", "gemini over httpx")
+OPENAI, GEMINI = ("openai over aiohttp", "openai over httpx"), ("gemini over aiohttp", "gemini over httpx")
+CLIENTS = (*OPENAI, *GEMINI)
 
 
 @pytest.fixture(autouse=True)
@@ -36,9 +42,14 @@ def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-async def ask_openai(url: str, timeout_s: float) -> Failure:
+async def ask_openai(url: str, timeout_s: float, *, over_httpx: bool = False) -> Failure:
+    """Through the product's own client, over aiohttp, or through the SDK's default one."""
     openai = pytest.importorskip("openai", reason="the openai package is not installed")
-    client = openai.AsyncOpenAI(api_key=KEY, base_url=f"{url}/v1", timeout=timeout_s, max_retries=0)
+    if over_httpx:
+        client = openai.AsyncOpenAI(api_key=KEY, base_url=f"{url}/v1", timeout=timeout_s, max_retries=0)
+    else:
+        pytest.importorskip("aiohttp", reason="aiohttp is not installed")
+        client = make_client(f"{url}/v1", KEY, timeout_s)
     try:
         reply = await client.chat.completions.create(model="judge-1", messages=[{"role": "user", "content": "hi"}])
     except Exception as error:  # noqa: BLE001
@@ -75,10 +86,8 @@ async def ask_gemini(url: str, timeout_s: float, *, over_httpx: bool) -> Failure
 
 def ask(client: str, url: str, timeout_s: float = 20.0) -> Failure:
     """The failure of one call, whose message is one short line without the key."""
-    if client == "openai":
-        failure = asyncio.run(ask_openai(url, timeout_s))
-    else:
-        failure = asyncio.run(ask_gemini(url, timeout_s, over_httpx="httpx" in client))
+    ask_once = ask_openai if client.startswith("openai") else ask_gemini
+    failure = asyncio.run(ask_once(url, timeout_s, over_httpx="httpx" in client))
     assert KEY not in failure.message + failure.hint and "\n" not in failure.message
     assert len(failure.message) <= LONGEST_TEXT + 100 and str(failure) == failure.message
     assert failure.fatal == bool(failure.concerns) and not (failure.fatal and failure.retry)
@@ -88,7 +97,7 @@ def ask(client: str, url: str, timeout_s: float = 20.0) -> Failure:
 def error_body(
     client: str, status: int, message: str, code: str = "", details: list[dict[str, Any]] | None = None
 ) -> str:
-    if client == "openai":
+    if client.startswith("openai"):
         return json.dumps({"error": {"message": message, "type": "some_error", "param": None, "code": code or None}})
     return json.dumps({"error": {"code": status, "message": message, "status": code, "details": details or []}})
 
@@ -103,7 +112,7 @@ def test_a_refused_key_is_fatal(client: str, status: int) -> None:
     assert failure.hint == "set the environment variable JUDGE_KEY, or write it into .env"
 
 
-@pytest.mark.parametrize("client", CLIENTS[1:])
+@pytest.mark.parametrize("client", GEMINI)
 @pytest.mark.parametrize(
     "details", [[], [{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID"}]]
 )
@@ -125,7 +134,7 @@ def test_an_unknown_model_is_fatal(client: str) -> None:
 @pytest.mark.parametrize("status", [400, 403, 404])
 def test_the_code_for_an_unknown_model_counts_whatever_the_status(status: int) -> None:
     with Canned(status, error_body("openai", status, "no such thing", "model_not_found")) as server:
-        assert ask("openai", server.url).concerns == "model"
+        assert ask(OPENAI[0], server.url).concerns == "model"
 
 
 @pytest.mark.parametrize("client", CLIENTS)
@@ -138,7 +147,7 @@ def test_an_address_without_the_service_is_fatal_and_not_called_a_model(client: 
 @pytest.mark.parametrize(("status", "code"), [(429, "insufficient_quota"), (429, "billing_not_active"), (402, "")])
 def test_no_credit_is_fatal_and_no_rate_limit(status: int, code: str) -> None:
     with Canned(status, error_body("openai", status, "You exceeded your quota", code), {"retry-after": "1"}) as server:
-        failure = ask("openai", server.url)
+        failure = ask(OPENAI[0], server.url)
     assert failure.concerns == "account" and not failure.rate_limited and "no credit left" in failure.message
 
 
@@ -162,7 +171,7 @@ def test_a_rate_limit_is_repeated_after_the_wait(client: str, headers: dict[str,
 RETRY_INFO = {"@type": "type.googleapis.com/google.rpc.RetryInfo"}
 
 
-@pytest.mark.parametrize("client", CLIENTS[1:])
+@pytest.mark.parametrize("client", GEMINI)
 @pytest.mark.parametrize(("delay", "wait"), [("7s", 7.0), ("0.5s", 0.5), ("3600s", LONGEST_WAIT_S), ("soon", 2.0)])
 def test_gemini_names_the_wait_in_the_details(client: str, delay: str, wait: float) -> None:
     body = error_body(client, 429, "Quota", "RESOURCE_EXHAUSTED", [{"x": 1}, {**RETRY_INFO, "retryDelay": delay}])
@@ -171,7 +180,7 @@ def test_gemini_names_the_wait_in_the_details(client: str, delay: str, wait: flo
     assert failure.wait == wait and failure.retry and failure.rate_limited
 
 
-@pytest.mark.parametrize("client", CLIENTS[1:])
+@pytest.mark.parametrize("client", GEMINI)
 def test_a_used_up_day_is_not_waited_for(client: str) -> None:
     quota = {
         "@type": "type.googleapis.com/google.rpc.QuotaFailure",
@@ -195,11 +204,11 @@ def test_a_bad_request_is_final_for_its_call_alone(client: str, status: int) -> 
 @pytest.mark.parametrize("code", ["content_filter", "content_policy_violation"])
 def test_a_withheld_call_is_a_refusal(code: str) -> None:
     with Canned(400, error_body("openai", 400, "The prompt was filtered", code)) as server:
-        failure = ask("openai", server.url)
+        failure = ask(OPENAI[0], server.url)
     assert (failure.reason, failure.retry, failure.fatal) == (Reason.JUDGE_REFUSED, False, False)
     nested = {"error": {"message": "no", "code": "400", "innererror": {"code": "ResponsibleAIPolicyViolation"}}}
     with Canned(400, json.dumps(nested)) as server:
-        assert ask("openai", server.url).reason is Reason.JUDGE_REFUSED
+        assert ask(OPENAI[0], server.url).reason is Reason.JUDGE_REFUSED
 
 
 @pytest.mark.parametrize("client", CLIENTS)
@@ -259,16 +268,54 @@ def test_a_server_that_is_not_there_is_a_connection_failure_with_retries(client:
     seen: list[Failure] = []
 
     async def try_once(attempt: int) -> None:
-        if client == "openai":
-            seen.append(await ask_openai(url, 20.0))
-        else:
-            seen.append(await ask_gemini(url, 20.0, over_httpx="httpx" in client))
+        ask_once = ask_openai if client.startswith("openai") else ask_gemini
+        seen.append(await ask_once(url, 20.0, over_httpx="httpx" in client))
         raise seen[-1]
 
     with pytest.raises(Failure) as caught:
         asyncio.run(retrying(try_once, retries=2, backoff_s=0.0))
     assert caught.value.tries == len(seen) == 3
     assert {(failure.reason, failure.retry, failure.fatal) for failure in seen} == {(Reason.CONNECTION, True, False)}
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize("address", ["http://no-such-host.invalid", "https://{}"])
+def test_a_name_that_nobody_has_and_a_server_without_tls(client: str, address: str) -> None:
+    with Canned() as server:
+        failure = ask(client, address.format(server.url.removeprefix("http://")))
+    assert (failure.reason, failure.retry, failure.fatal) == (Reason.CONNECTION, True, False)
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize("said", [b"", b"SSH-2.0-hello\r\n"])
+def test_a_server_that_hangs_up_or_speaks_something_else(client: str, said: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = listening.accept()
+                    with connection:
+                        connection.recv(1)
+                        connection.sendall(said)
+
+        threading.Thread(target=serve, daemon=True).start()
+        failure = ask(client, f"http://127.0.0.1:{listening.getsockname()[1]}")
+        listening.shutdown(socket.SHUT_RDWR)
+    assert (failure.reason, failure.retry, failure.fatal) == (Reason.CONNECTION, True, False)
+
+
+def test_the_product_s_client_leaves_nothing_open_and_names_no_account_to_others(
+    monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-of-somebody")
+    monkeypatch.setenv("OPENAI_PROJECT_ID", "proj-of-somebody")
+    with Canned(500, "busy") as server:
+        assert ask(OPENAI[0], server.url).reason is Reason.SERVER_ERROR
+        assert make_client(f"{server.url}/v1", KEY, 1.0).organization is None
+    assert make_client("https://api.openai.com/v1", KEY, 1.0).project == "proj-of-somebody"
+    gc.collect()
+    assert [str(w.message) for w in recwarn if issubclass(w.category, ResourceWarning)] == []
 
 
 @pytest.mark.parametrize("client", CLIENTS)

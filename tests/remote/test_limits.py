@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
@@ -28,7 +29,7 @@ def test_concurrency_is_kept_and_used_in_the_order_of_arrival() -> None:
     order: list[int] = []
 
     async def call(number: int) -> None:
-        async with limit.slot(10):
+        async with limit.slot(lambda: 10):
             order.append(number)
             await clock.sleep(1.0)
 
@@ -99,7 +100,7 @@ def test_recovered_room_is_used_by_those_who_wait() -> None:
 
     async def call() -> None:
         nonlocal running
-        async with limit.slot(1):
+        async with limit.slot(lambda: 1):
             running += 1
             at_once.append(running)
             await clock.sleep(1.0)
@@ -120,7 +121,7 @@ def test_room_that_comes_back_is_used_while_the_others_still_run() -> None:
     starts: list[float] = []
 
     async def call() -> None:
-        async with limit.slot(1):
+        async with limit.slot(lambda: 1):
             starts.append(clock.now)
             await clock.sleep(5.0)
             limit.succeeded()  # one of several answers within the slot
@@ -140,7 +141,7 @@ def test_after_a_cut_nothing_starts_until_enough_have_ended() -> None:
     starts: list[float] = []
 
     async def call(seconds: float) -> None:
-        async with limit.slot(1):
+        async with limit.slot(lambda: 1):
             starts.append(clock.now)
             await clock.sleep(seconds)
             ends.append(clock.now)
@@ -162,7 +163,7 @@ def test_every_caller_honours_a_pause_and_the_longest_one_counts() -> None:
     starts: list[float] = []
 
     async def call() -> None:
-        async with limit.slot(1):
+        async with limit.slot(lambda: 1):
             starts.append(clock.now)
 
     async def main() -> None:
@@ -186,7 +187,7 @@ def test_requests_per_minute_are_kept() -> None:
     events: list[tuple[float, int]] = []
 
     async def call() -> None:
-        async with limit.slot(5):
+        async with limit.slot(lambda: 5):
             events.append((clock.now, 5))
             await clock.sleep(0.5)
 
@@ -204,7 +205,7 @@ def test_a_call_of_more_tokens_than_a_minute_may_hold_goes_alone() -> None:
     starts: dict[int, float] = {}
 
     async def call(tokens: int) -> None:
-        async with limit.slot(tokens):
+        async with limit.slot(lambda: tokens):
             starts[tokens] = clock.now
 
     async def main() -> None:
@@ -234,7 +235,7 @@ def test_no_minute_holds_more_than_it_may(
 
     async def call(comes: float, tokens: int, takes: float) -> None:
         await clock.sleep(comes)
-        async with limit.slot(tokens):
+        async with limit.slot(lambda: tokens):
             events.append((clock.now, tokens if tpm is None else min(tokens, tpm)))
             await clock.sleep(takes)
 
@@ -254,7 +255,7 @@ def test_who_is_cancelled_while_waiting_or_running_gives_the_place_back() -> Non
     done: list[str] = []
 
     async def call(name: str, seconds: float) -> None:
-        async with limit.slot(1):
+        async with limit.slot(lambda: 1):
             await clock.sleep(seconds)
             done.append(name)
 
@@ -266,7 +267,7 @@ def test_who_is_cancelled_while_waiting_or_running_gives_the_place_back() -> Non
         await clock.sleep(1.0)
         tasks["last"].cancel()  # the last in the line, or already in
         await asyncio.gather(*tasks.values(), return_exceptions=True)
-        async with limit.slot(1), limit.slot(1):  # both places are free again
+        async with limit.slot(lambda: 1), limit.slot(lambda: 1):  # both places are free again
             pass
 
     clock.run(main())
@@ -279,7 +280,7 @@ def test_who_is_cancelled_in_a_pause_is_not_counted_as_started() -> None:
     starts: list[float] = []
 
     async def call() -> None:
-        async with limit.slot(1):
+        async with limit.slot(lambda: 1):
             starts.append(clock.now)
 
     async def main() -> None:
@@ -301,7 +302,7 @@ def test_a_failing_call_gives_its_place_back() -> None:
     async def main() -> None:
         for _ in range(3):
             with pytest.raises(ZeroDivisionError):
-                async with limit.slot(1):
+                async with limit.slot(lambda: 1):
                     raise ZeroDivisionError
 
     clock.run(main())
@@ -313,7 +314,7 @@ def test_one_limiter_serves_one_event_loop_after_another() -> None:
 
     async def main() -> None:
         async def call() -> None:
-            async with limit.slot(1):
+            async with limit.slot(lambda: 1):
                 await asyncio.sleep(0)
 
         await asyncio.gather(*(call() for _ in range(5)))
@@ -327,3 +328,70 @@ def test_one_limiter_serves_one_event_loop_after_another() -> None:
 def test_limits_below_one_are_refused(limits: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="at least 1"):
         Limiter(**limits)
+
+
+def test_calls_made_again_go_before_those_not_made_yet() -> None:
+    """A call that failed comes back while others wait: it starts at the next free place, in its turn among its like."""
+    clock = Clock()
+    limit = limiter(clock, 1)
+    order: list[str] = []
+
+    async def call(name: str, comes: float, again: bool) -> None:
+        await clock.sleep(comes)
+        async with limit.slot(lambda: 1, again=again):
+            order.append(name)
+            await clock.sleep(1.0)
+
+    async def main() -> None:
+        new = [call(f"new{n}", 0.1 * n, False) for n in range(5)]
+        await asyncio.gather(*new, *(call(f"again{n}", 2.5 + 0.1 * n, True) for n in range(2)))
+
+    clock.run(main())
+    assert order == ["new0", "new1", "new2", "again0", "again1", "new3", "new4"]
+
+
+def test_a_call_made_again_that_is_cancelled_while_it_waits_holds_nobody_up() -> None:
+    clock = Clock()
+    limit = limiter(clock, 1)
+    order: list[str] = []
+
+    async def call(name: str, again: bool) -> None:
+        async with limit.slot(lambda: 1, again=again):
+            order.append(name)
+            await clock.sleep(1.0)
+
+    async def main() -> None:
+        tasks = {}
+        for name, again in (("first", False), ("again", True), ("second", False)):
+            tasks[name] = asyncio.ensure_future(call(name, again))
+            await clock.sleep(0.1)
+        tasks["again"].cancel()
+        await asyncio.gather(*tasks.values(), return_exceptions=True)
+
+    clock.run(main())
+    assert order == ["first", "second"]
+
+
+def test_tokens_are_counted_when_a_call_s_turn_has_come_and_a_failing_count_gives_the_turn_back() -> None:
+    clock = Clock()
+    limit = limiter(clock, 1, tpm=100)
+    counted: list[float] = []
+
+    def count() -> int:
+        counted.append(clock.now)
+        return 1
+
+    def fail() -> int:
+        raise ZeroDivisionError
+
+    async def call(tokens: Callable[[], int], again: bool) -> None:
+        async with limit.slot(tokens, again=again):
+            await clock.sleep(1.0)
+
+    async def main() -> list[BaseException | None]:
+        calls = [call(count, False), call(fail, True), call(fail, False), call(count, False)]
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    ended = clock.run(main())
+    assert [isinstance(problem, ZeroDivisionError) for problem in ended] == [False, True, True, False]
+    assert len(counted) == 2 and clock.now == 2.0

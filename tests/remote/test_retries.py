@@ -102,3 +102,20 @@ def test_a_cancelled_wait_ends_the_retries() -> None:
 def test_negative_retries_are_refused() -> None:
     with pytest.raises(ValueError, match="negative"):
         Tries().run(retries=-1)
+
+
+def test_a_try_that_waited_for_its_answer_does_not_wait_again() -> None:
+    """A try that ran into a timeout of 60 s has given the service its pause; one of 0.2 s has not."""
+    slow, quick = passing(), passing()
+    slow.seconds, quick.seconds = 60.0, 0.2
+    tries = Tries(slow, quick)
+    assert tries.run() == 2
+    assert tries.waits[0] == 0.0
+    assert 2 * 0.5 - 0.2 - 1e-9 <= tries.waits[1] <= 2 * 1.5 - 0.2 + 1e-9
+
+
+def test_a_wait_that_the_service_asked_for_is_kept_however_long_the_try_took() -> None:
+    asked = passing(wait=7.0)
+    asked.seconds = 60.0
+    tries = Tries(asked)
+    assert tries.run() == 1 and tries.waits == [7.0]

@@ -47,8 +47,8 @@ class TensorFileError(ValueError):
     """A file of tensors is truncated, or is not what its name says."""
 
 
-_OUTPUT_EMBEDDINGS = ("lm_head.weight", "embed_out.weight", "output.weight")
-_INPUT_EMBEDDINGS = (
+OUTPUT_EMBEDDINGS = ("lm_head.weight", "embed_out.weight", "output.weight")
+INPUT_EMBEDDINGS = (
     "embed_tokens.weight",
     "wte.weight",
     "word_embeddings.weight",
@@ -64,8 +64,8 @@ def weights_digest(tensors: Iterable[TensorDigest]) -> str:
     is a habit of the writer (safetensors files hold them once, a state dict in memory twice).
     """
     listed = sorted(tensors)
-    inputs = {(t.dtype, t.shape, t.sha256) for t in listed if t.name.endswith(_INPUT_EMBEDDINGS)}
-    kept = [t for t in listed if not (t.name in _OUTPUT_EMBEDDINGS and (t.dtype, t.shape, t.sha256) in inputs)]
+    inputs = {(t.dtype, t.shape, t.sha256) for t in listed if t.name.endswith(INPUT_EMBEDDINGS)}
+    kept = [t for t in listed if not (t.name in OUTPUT_EMBEDDINGS and (t.dtype, t.shape, t.sha256) in inputs)]
     return digest("weights", [(t.name, t.dtype, list(t.shape), t.sha256) for t in kept])
 
 

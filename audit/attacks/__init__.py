@@ -1,0 +1,1 @@
+"""Changes of a checkpoint's weights: from one model folder to another."""

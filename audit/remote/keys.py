@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
-from urllib.parse import quote, quote_plus
 
 from audit.errors import ConfigError
 
@@ -16,6 +16,8 @@ HIDDEN = "***"
 _SHORT = 6
 #: So many first characters of a secret give it away: what follows them is hidden too, however it was cut.
 _TELLING = 12
+#: Characters that are escaped by a letter.
+_NAMED = {"\n": "n", "\r": "r", "\t": "t", "\b": "b", "\f": "f"}
 _BEARER = re.compile(r"\b(bearer)\s+[^\s,;'\"]+", re.IGNORECASE)
 _USER = re.compile(r"(://)[^/\s@]+@")
 _LOGGERS = (
@@ -76,20 +78,42 @@ def _checked(key: str, source: str) -> str:
 
 
 def redact(text: str, secrets: Iterable[str]) -> str:
-    """`text` with every secret replaced by ***: as it is, quoted for a URL, cut short, and whatever follows "Bearer".
+    """`text` with every secret replaced by ***: as it is, quoted for a URL, escaped, cut short, what follows "Bearer".
 
-    Users and passwords of addresses are hidden as well. Empty secrets are skipped.
+    Escaped: as JSON and Python write a text within a text, however often one is put into the other. Users and passwords
+    of addresses are hidden as well. Empty secrets are skipped.
     """
+    spelled = "\\" in text or "%" in text or "+" in text
     for secret in sorted({secret for secret in secrets if secret}, key=lambda s: (-len(s), s)):
-        for form in dict.fromkeys((secret, quote(secret, safe=""), quote(secret), quote_plus(secret))):
-            if len(form) < _SHORT:
-                text = re.sub(rf"(?<!\w){re.escape(form)}(?!\w)", HIDDEN, text)
-            else:
-                text = text.replace(form, HIDDEN)
+        pattern = _spellings(secret) if spelled else re.escape(secret)
+        if len(secret) < _SHORT:
+            text = re.sub(rf"(?<!\w){pattern}(?!\w)", HIDDEN, text)
+        else:
+            text = re.sub(pattern, HIDDEN, text)
         if len(secret) > _TELLING:
-            text = re.sub(rf"{re.escape(secret[:_TELLING])}[\w.\-]*", HIDDEN, text)
+            start = secret[:_TELLING]
+            text = re.sub(rf"(?:{_spellings(start) if spelled else re.escape(start)})[\w.\-]*", HIDDEN, text)
     text = _BEARER.sub(rf"\1 {HIDDEN}", text)
     return _USER.sub(rf"\1{HIDDEN}@", text)
+
+
+@lru_cache(maxsize=256)
+def _spellings(secret: str) -> str:
+    """A pattern of everything that `secret` may have become: each character as it is, escaped, or as %41."""
+    return "".join(f"(?:{'|'.join(_of_character(character))})" for character in secret)
+
+
+def _of_character(character: str) -> Iterator[str]:
+    code = ord(character)
+    yield r"\\*" + re.escape(character)
+    units = character.encode("utf-16-be", "surrogatepass")
+    yield "".join(rf"\\+u(?i:{units[i : i + 2].hex()})" for i in range(0, len(units), 2))  # JSON
+    yield rf"\\+U(?i:{code:08x})" if code > 0xFF else rf"\\+x(?i:{code:02x})"  # Python
+    if character in _NAMED:
+        yield r"\\+" + _NAMED[character]
+    yield "".join(f"(?i:%{byte:02x})" for byte in character.encode("utf-8", "surrogatepass"))
+    if character == " ":
+        yield r"\+"
 
 
 def environment_secrets() -> tuple[str, ...]:

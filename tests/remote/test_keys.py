@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from audit.errors import ConfigError
@@ -103,6 +105,25 @@ secrets = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=6
 def test_no_secret_is_left(before: str, secret: str, after: str) -> None:
     if secret.strip("*"):
         assert secret not in redact(before + secret + after, [secret]).replace(HIDDEN, "")
+
+
+def as_other_servers_write(text: str) -> str:
+    return json.dumps(text).replace("/", r"\/").replace("&", r"\u0026").replace("<", r"\u003C")
+
+
+@pytest.mark.parametrize("write", [json.dumps, repr, ascii, as_other_servers_write, quote_plus])
+@pytest.mark.parametrize("outer", [str, json.dumps, repr])
+@given(secret=st.text(min_size=6, max_size=40) | secrets)
+def test_no_secret_is_left_where_a_text_is_written_within_a_text(
+    write: Callable[[str], str], outer: Callable[[str], str], secret: str
+) -> None:
+    """Error bodies quoted in messages, records in logs, exceptions: JSON in Python, Python in JSON, and so on."""
+    assume(write is not quote_plus or not any(0xD800 <= ord(c) < 0xE000 for c in secret))
+    assume(not set(secret) <= set("*\\ '\""))
+    shown = redact(outer(write(f"<<{secret}>>")), [secret])
+    assert HIDDEN in shown
+    # What is left is what was around it; a quote within the secret may have changed how that was quoted.
+    assert len(shown.replace(HIDDEN, "")) <= len(outer(write("<<>>"))) + 4
 
 
 def test_the_loggers_of_the_sdks_are_quiet(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

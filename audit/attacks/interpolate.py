@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple
 
 from audit.engines.checkpoint import MANIFEST, Checkpoint, open_checkpoint
-from audit.engines.weights import read_json, weight_files
 from audit.errors import ConfigError, EngineError, ModelError, StoreError
 from audit.fingerprint import INPUT_EMBEDDINGS, OUTPUT_EMBEDDINGS, TensorFileError, safetensors_header
 
@@ -152,11 +151,7 @@ def _tensors(checkpoint: Checkpoint) -> dict[str, _Tensor]:
             f"{checkpoint.source} has no safetensors ({', '.join(pickled[:3])}): only these are mixed",
             hint="save it with save_pretrained, which writes safetensors",
         )
-    found = {
-        name: tensor
-        for file in weight_files(checkpoint.path, allow_pickle=False)
-        for name, tensor in _of_file(file).items()
-    }
+    found = {name: tensor for file in checkpoint.weight_files for name, tensor in _of_file(file).items()}
     odd = next((name for name, tensor in found.items() if tensor.dtype.startswith(("F8", "F4", "F6"))), None)
     if odd is not None:
         raise ModelError(f"{checkpoint.source} is quantized: {odd} is stored as {found[odd].dtype}", hint=_DEQUANTIZE)
@@ -234,7 +229,7 @@ def _same_shape(name: str, tensor: _Tensor, other: _Tensor | None, of: str | Pat
     return other
 
 
-# ------------------------------------------------------------------------------------------------------ from file to file
+# ----------------------------------------------------------------------------------------------- from file to file
 
 
 def _equal(a: _Tensor, b: _Tensor) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -53,22 +53,21 @@ def unlearn(
 
     method_class(method)  # an unknown name is found before anything is loaded
     short = {"learning_rate": learning_rate, "epochs": epochs, "batch": batch, "seed": seed}
-    values = {**_file(config), **_pairs(given or [], "--set")}
+    values = {**_file(config), **pairs(given or [], "--set")}
     values |= {name: value for name, value in short.items() if value is not None}
     if lora is not None:
-        values["lora"] = _pairs(lora.split(","), "--lora")
+        values["lora"] = pairs(lora.split(","), "--lora")
     if defaults not in ("auto", "organism", "published"):
         raise typer.BadParameter("is organism, published or auto", param_hint="--defaults")
     settings_for(method, values, "organism" if defaults == "organism" else "published")  # before anything is loaded
     task = load_task(forget, retain=retain)
     checkpoint = open_checkpoint(model, adapter=adapter)
-    if defaults == "auto":
-        defaults = "organism" if _parameters(checkpoint) < SMALL else "published"
-    settings = settings_for(method, values, "organism" if defaults == "organism" else "published")
+    chosen = defaults_for(checkpoint, defaults)
+    settings = settings_for(method, values, chosen)
     quiet = quiet or processes.rank() > 0
     with TerminalProgress(quiet=quiet) as progress:
         if not quiet:
-            progress.note(f"{method}: {defaults} defaults, learning rate {settings.learning_rate:g}")
+            progress.note(f"{method}: {chosen} defaults, learning rate {settings.learning_rate:g}")
         train(
             method,
             model,
@@ -105,7 +104,7 @@ def _file(path: Path | None) -> dict[str, Any]:
     return found
 
 
-def _pairs(given: list[str], option: str) -> dict[str, Any]:
+def pairs(given: list[str], option: str) -> dict[str, Any]:
     """KEY=VALUE pairs; a value in brackets or braces is read as YAML, any other is left as the text it is."""
     import yaml
 
@@ -126,7 +125,11 @@ def _pairs(given: list[str], option: str) -> dict[str, Any]:
     return values
 
 
-def _parameters(checkpoint: Checkpoint) -> int:
+def defaults_for(checkpoint: Checkpoint, asked: str = "auto") -> Literal["organism", "published"]:
+    """Which settings stand where none are given: as asked, or by the model's size."""
     import math
 
-    return sum(math.prod(tensor.shape) for tensor in checkpoint.tensors)
+    if asked == "auto":
+        parameters = sum(math.prod(tensor.shape) for tensor in checkpoint.tensors)
+        return "organism" if parameters < SMALL else "published"
+    return "organism" if asked == "organism" else "published"

@@ -158,13 +158,16 @@ def main() -> None:
     parser.add_argument("--claims", type=int, default=3200)
     parser.add_argument("--latency", type=float, default=0.3, help="seconds a call (default 0.3)")
     parser.add_argument("--rate", type=float, default=0.01, help="share of calls for each of 12 faults (default 0.01)")
-    parser.add_argument("--timeout", type=float, default=5.0, help="seconds for one try, of both (default 5)")
+    parser.add_argument("--timeout", type=float, default=3.0, help="seconds for one try, of both (default 3)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--contenders", default="panel,script")
     options = parser.parse_args()
 
-    import openai  # noqa: F401  # loading the client is nobody's work
+    import aiohttp  # noqa: F401  # loading code is nobody's work
+    import openai  # noqa: F401
 
+    import audit.judges.llm.openai
+    import audit.judges.pool  # noqa: F401
     from tests.helpers.scripted_judge import labelled_claims
 
     asked = labelled_claims(options.claims)

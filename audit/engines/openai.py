@@ -13,7 +13,7 @@ import queue
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from typing import Any, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from audit.engines.checkpoint import Checkpoint
 from audit.engines.settings import EngineSettings
@@ -21,6 +21,7 @@ from audit.errors import EngineError
 from audit.remote import address
 from audit.remote.failures import Failure, malformed, not_json, one_line, sort_openai
 from audit.remote.keys import find_key, quiet_loggers
+from audit.remote.openai_client import make_client
 from audit.remote.retries import retrying
 from audit.types import Completion, Finish, LogProb, Reason, Request
 
@@ -69,7 +70,7 @@ class OpenAIEngine:
         self.identity = identity(checkpoint, settings)
         self._settings = settings
         self._key = _api_key(settings)
-        self._secrets = (self._key, *_password(settings))
+        self._secrets = (self._key,)
         self._limit_field = "max_tokens"
         self._unreached = 0
         self._loop = asyncio.new_event_loop()
@@ -287,19 +288,15 @@ def _api_key(settings: EngineSettings) -> str:
     return key
 
 
-def _password(settings: EngineSettings) -> list[str]:
-    """The password of the address, where it has one."""
-    password = urlsplit(settings.base_url or "").password
-    return [password, unquote(password)] if password else []
-
-
 def _client(settings: EngineSettings, key: str) -> Any:
+    if "@" in urlsplit(settings.base_url or "").netloc:
+        raise EngineError(
+            f"the address of {endpoint_name(settings)} holds a user or a password",
+            hint=f"leave them out; a key belongs into the environment variable {settings.api_key_env}",
+        )
     try:
-        import openai
+        client = make_client(settings.base_url or DEFAULT_URL, key, settings.timeout_s)
     except ImportError as error:
         raise EngineError("the openai package is not installed", hint=INSTALL) from error
-    client = openai.AsyncOpenAI(
-        api_key=key or "none", base_url=settings.base_url or DEFAULT_URL, timeout=settings.timeout_s, max_retries=0
-    )
     quiet_loggers()
     return client

@@ -41,7 +41,8 @@ class Failure(Exception):
 
     retry: another try may succeed; wait: seconds the service asked for; rate_limited: it said "too much";
     fatal: it concerns every call alike (`concerns` says what of), so the judge cannot be used at all;
-    hint: what to type next; status: the HTTP status, where there was one; tries: set by `retrying`.
+    hint: what to type next; status: the HTTP status, where there was one; tries: set by `retrying`;
+    seconds: how long the call took, set by whoever made it.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Failure(Exception):
         self.status = status
         self.concerns = concerns
         self.tries = 1
+        self.seconds = 0.0
 
 
 def one_line(text: object, secrets: Iterable[str]) -> str:
@@ -128,6 +130,11 @@ def sort_openai(
     openai = sys.modules.get("openai")
     if openai is not None:
         if isinstance(error, openai.APITimeoutError):
+            below = _below(error)
+            if isinstance(below, _classes(("aiohttp",), "ClientConnectionError")) and not isinstance(
+                below, TimeoutError
+            ):
+                return service.unreached(below)  # every lost connection of aiohttp's comes as a timeout
             return timed_out(timeout_s)
         if isinstance(error, openai.APIConnectionError):
             return service.unreached(error.__cause__ or error)
@@ -289,6 +296,11 @@ class _Service:
             return self.unreached(error)
         said = self.text(f"{type(error).__name__}: {error}")
         return Failure(f"Error: {said}", reason=Reason.JUDGE_ERROR)
+
+
+def _below(error: BaseException) -> BaseException | None:
+    """What the HTTP library's exception, under the SDK's, was made of."""
+    return error.__cause__.__cause__ if error.__cause__ is not None else None
 
 
 def _classes(modules: tuple[str, ...], name: str) -> tuple[type[BaseException], ...]:

@@ -50,22 +50,32 @@ class Limiter:
         """Time and tokens of the calls of the last minute, oldest first."""
         self._tokens = 0
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._turn = asyncio.Lock()
+        self._turn, self._turn_again = asyncio.Lock(), asyncio.Lock()
+        self._waiting_again = 0
         self._freed = asyncio.Event()
 
     @asynccontextmanager
-    async def slot(self, tokens: int) -> AsyncIterator[None]:
-        """Room for one call of about `tokens` tokens (prompt and reply). Waits until it may start.
+    async def slot(self, tokens: Callable[[], int], *, again: bool = False) -> AsyncIterator[None]:
+        """Room for one call. Waits until it may start.
 
-        A call with more tokens than tpm allows waits for a minute without any other, then starts.
+        tokens: gives about how many its prompt and reply have, asked when its turn has come; a call with more than tpm
+        allows waits for a minute without any other, then starts. again: the call was made before and failed: it goes
+        before those not made yet, or its last try would come after all of them.
         """
         loop = asyncio.get_running_loop()
         if loop is not self._loop:  # a lock belongs to the loop that first waited for it
             self._loop, self._turn, self._freed = loop, asyncio.Lock(), asyncio.Event()
-        async with self._turn:  # first come, first served: only the first in the line looks at the limits
-            await self._may_start(tokens)
-            self._running += 1
-            self.most_at_once = max(self.most_at_once, self._running)
+            self._turn_again, self._waiting_again = asyncio.Lock(), 0
+        self._waiting_again += again
+        try:  # first come, first served: only the first in the line looks at the limits
+            async with self._turn_again if again else self._turn:
+                await self._may_start(tokens(), again)
+                self._running += 1
+                self.most_at_once = max(self.most_at_once, self._running)
+        finally:
+            if again:
+                self._waiting_again -= 1
+                self._freed.set()
         try:
             yield
         finally:
@@ -90,11 +100,11 @@ class Limiter:
             self._grown_at = now
             self._freed.set()
 
-    async def _may_start(self, tokens: int) -> None:
+    async def _may_start(self, tokens: int, again: bool) -> None:
         """Returns at a moment at which the call may start, and counts it as started."""
         tokens = max(0, tokens)
         while True:
-            while self._running >= self.concurrency:
+            while self._running >= self.concurrency or (self._waiting_again and not again):
                 self._freed.clear()
                 await self._freed.wait()
             now = self._clock()

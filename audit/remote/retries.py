@@ -23,9 +23,11 @@ async def retrying(
 ) -> T:
     """The result of `try_once(n)`, n = 0, 1 … retries: repeated after a Failure with `retry`, and after nothing else.
 
-    Between two tries it waits as long as the service asked for (`Failure.wait`), else backoff_s * 2**n with jitter
-    (half to one and a half times), in seconds and never longer than longest_s. A slot of a limiter belongs inside
-    `try_once`, so that nothing is held while waiting. Raises the last Failure, its `tries` set to the number of tries.
+    Between two tries it waits as long as the service asked for (`Failure.wait`); else a try begins no sooner than
+    backoff_s * 2**n, with jitter (half to one and a half times), after the last one asked the service
+    (`Failure.seconds`), so that one that waited for a timeout waits no more. In seconds, never longer than longest_s.
+    A slot of a limiter belongs inside `try_once`, so that nothing is held while waiting. Raises the last Failure, its
+    `tries` set to the number of tries.
     """
     if retries < 0:
         raise ValueError("retries cannot be negative")
@@ -37,8 +39,8 @@ async def retrying(
             failure.tries = attempt + 1
             if not failure.retry or attempt >= retries:
                 raise
-            wait = failure.wait
+            wait, passed = failure.wait, failure.seconds
         if wait is None:
-            wait = backoff_s * 2 ** min(attempt, _LARGEST_EXPONENT) * random.uniform(0.5, 1.5)
+            wait = max(0.0, backoff_s * 2 ** min(attempt, _LARGEST_EXPONENT) * random.uniform(0.5, 1.5) - passed)
         await sleep(min(wait, longest_s))
         attempt += 1

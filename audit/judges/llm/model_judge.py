@@ -29,7 +29,7 @@ from audit.remote.retries import retrying
 from audit.types import Claim, Reason, Record, Verdict
 
 #: Seconds before the first repeat of a failed try; doubled each time.
-BACKOFF_S = 1.0
+BACKOFF_S = 0.5
 #: A reply cut by the token limit is asked for once more with so many times the tokens.
 MORE_TOKENS = 4
 #: Tokens of an ordinary reply on one claim: a sentence and a label. Thoughts before it come on top.
@@ -147,10 +147,10 @@ class ModelJudge:
         limit = self.options.max_tokens
         try:
             for _ in range(1 + ASK_AGAIN):
-                reply = await self._call(left, limit, spent)
+                reply = await self._call(left, limit, spent, again=spent.tries > 0)
                 if reply.finish == "length" and limit == self.options.max_tokens:
                     limit *= MORE_TOKENS
-                    reply = await self._call(left, limit, spent)
+                    reply = await self._call(left, limit, spent, again=True)
                 read |= self._read(reply, left)
                 raw |= dict.fromkeys((claim.key for claim in left), reply.text)
                 left = [claim for claim in left if read[claim.key].reason in (Reason.UNPARSED, Reason.JUDGE_ERROR)]
@@ -205,12 +205,10 @@ class ModelJudge:
 
     # -------------------------------------------------------------------------------------------------------- one call
 
-    async def _call(self, claims: Sequence[Claim], max_tokens: int, spent: Spent) -> Reply:
-        user = self.prompt.user(claims)
-
-        async def try_once(_: int) -> Reply:
+    async def _call(self, claims: Sequence[Claim], max_tokens: int, spent: Spent, *, again: bool) -> Reply:
+        async def try_once(attempt: int) -> Reply:
             try:
-                return await self._try(user, max_tokens, spent)
+                return await self._try(claims, max_tokens, spent, again=again or attempt > 0)
             except Failure as failure:
                 if failure.rate_limited:
                     self.limiter.refused(failure.wait)
@@ -218,10 +216,18 @@ class ModelJudge:
 
         return await retrying(try_once, retries=self.options.retries, backoff_s=BACKOFF_S)
 
-    async def _try(self, user: str, max_tokens: int, spent: Spent) -> Reply:
+    async def _try(self, claims: Sequence[Claim], max_tokens: int, spent: Spent, *, again: bool) -> Reply:
         """One try within the limits: a reply of the right model. Raises Failure, OverBudget, JudgeError."""
-        prompt_tokens = estimated_tokens(self._system) + estimated_tokens(user)
-        async with self.limiter.slot(prompt_tokens + max_tokens):
+        user, prompt_tokens = "", 0
+
+        def prepare() -> int:
+            """Write the prompt when the call's turn has come: not for thousands of claims before the first call."""
+            nonlocal user, prompt_tokens
+            user = self.prompt.user(claims)
+            prompt_tokens = estimated_tokens(self._system) + estimated_tokens(user)
+            return prompt_tokens + max_tokens
+
+        async with self.limiter.slot(prepare, again=again):
             if self._stopped is not None:  # those who waited must not try what cannot succeed
                 raise JudgeError(str(self._stopped), hint=self._stopped.hint)
             most = cost_of(self.price, prompt_tokens, max_tokens) if self.price else 0.0
@@ -230,6 +236,9 @@ class ModelJudge:
                 began = time.monotonic()
                 try:
                     reply = await self._ask(user, max_tokens)
+                except Failure as failure:
+                    failure.seconds = time.monotonic() - began
+                    raise
                 finally:
                     spent.seconds = time.monotonic() - began
                 cost = self._book(reply, spent)

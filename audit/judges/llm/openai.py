@@ -16,12 +16,11 @@ from audit.judges.llm.prompt import load_judge_prompt
 from audit.remote.address import endpoint_name
 from audit.remote.failures import Failure, malformed, sort_openai
 from audit.remote.keys import find_key, quiet_loggers
+from audit.remote.openai_client import make_client
 
 DEFAULT_URL = "https://api.openai.com/v1"
 KEY_ENV = "OPENAI_API_KEY"
 INSTALL = 'pip install "unlearning-audit[judges]"'
-#: Calls at the same time that share one client.
-CALLS_A_CLIENT = 16
 #: Fields of a call that some models refuse, and what they are given instead.
 _REPLACED = {"max_tokens": "max_completion_tokens", "temperature": None, "seed": None}
 _FINISH: dict[str, Literal["stop", "length", "filtered"]] = {
@@ -103,8 +102,7 @@ class OpenAITransport:
         self._key = key_for(base_url, options, (KEY_ENV,), ("openai.com",))
         self.secrets: tuple[str, ...] = (self._key,) if self._key else ()
         self._replaced: set[str] = set()
-        self._clients: list[Any] = []
-        self._turn = 0
+        self._client: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def ask(self, system: str, user: str, *, schema: dict[str, Any] | None, max_tokens: int) -> Reply:
@@ -151,10 +149,9 @@ class OpenAITransport:
         return with_key_hint(failure, self._key)
 
     async def aclose(self) -> None:
-        clients, self._clients = self._clients, []
         if self._loop is asyncio.get_running_loop():
-            for client in clients:
-                await client.close()
+            self._loop = None
+            await self._client.close()
 
     def _adapted(self, body: dict[str, Any]) -> dict[str, Any]:
         adapted = dict(body)
@@ -166,29 +163,11 @@ class OpenAITransport:
         return adapted
 
     def connected(self) -> Any:
-        """One of the running event loop's clients, in turn: connections cannot be used in another loop.
-
-        Before and after every call a client looks at each of its idle connections; with a hundred of them in one
-        client that takes as long as all the rest of the call.
-        """
-        import openai
-
+        """The running event loop's client: connections cannot be used in another loop."""
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
-            self._loop, self._clients = loop, []
-        if len(self._clients) * CALLS_A_CLIENT < self._options.concurrency:
-            client = openai.AsyncOpenAI(
-                api_key=self._key or "none",
-                base_url=self._base_url,
-                timeout=self._options.timeout_s,
-                max_retries=0,
-            )
-            if not self.where.startswith("api.openai.com"):  # what the SDK takes from the environment is OpenAI's alone
-                client.organization = client.project = None
-            self._clients.append(client)
-            return client
-        self._turn += 1
-        return self._clients[self._turn % len(self._clients)]
+            self._loop, self._client = loop, make_client(self._base_url, self._key, self._options.timeout_s)
+        return self._client
 
 
 def _refused_field(error: Exception, sent: dict[str, Any]) -> str | None:

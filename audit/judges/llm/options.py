@@ -42,7 +42,7 @@ class RemoteOptions(JudgeOptions):
     """Tokens a minute, of prompts and replies."""
     timeout_s: float = Field(60.0, gt=0, allow_inf_nan=False)
     """Seconds for one try."""
-    retries: int = Field(5, ge=0, le=20)
+    retries: int = Field(6, ge=0, le=20)
     """Further tries of a call that failed for a passing cause."""
     poll_s: float = Field(30.0, gt=0, le=3600, allow_inf_nan=False)
     """With --judge-batch: seconds between two questions whether a batch has ended."""

@@ -23,7 +23,7 @@ def checked(judge: Judge, claims: Sequence[Claim], returned: Sequence[Verdict]) 
     verdicts = []
     for claim in claims:
         problem = _problem(judge, found[claim.key])
-        verdicts.append(_shown(found[claim.key][0]) if problem is None else _no_verdict(judge, claim, problem))
+        verdicts.append(_shown(found[claim.key][0]) if problem is None else _no_verdict(judge.identity, claim, problem))
     return verdicts
 
 
@@ -32,8 +32,8 @@ def is_sound(judge: Judge, claim_key: str, verdict: Verdict) -> bool:
     return verdict.claim_key == claim_key and not verdict.reason.transient and _problem(judge, [verdict]) is None
 
 
-def no_verdicts(judge: Judge, claims: Sequence[Claim], reason: Reason, note: str) -> list[Verdict]:
-    """Every claim undecided for one reason."""
+def no_verdicts(judge: str, claims: Sequence[Claim], reason: Reason, note: str) -> list[Verdict]:
+    """Every claim undecided for one reason, signed with the identity `judge`."""
     return [_no_verdict(judge, claim, note, reason) for claim in claims]
 
 
@@ -65,6 +65,6 @@ def _shown(verdict: Verdict) -> Verdict:
     return msgspec.structs.replace(verdict, rationale=rationale, raw=raw)
 
 
-def _no_verdict(judge: Judge, claim: Claim, note: str, reason: Reason = Reason.JUDGE_ERROR) -> Verdict:
+def _no_verdict(judge: str, claim: Claim, note: str, reason: Reason = Reason.JUDGE_ERROR) -> Verdict:
     safe = redact(note.encode("utf-8", "backslashreplace").decode(), environment_secrets())
-    return Verdict(claim_key=claim.key, judge=judge.identity, label="undecided", reason=reason, rationale=safe)
+    return Verdict(claim_key=claim.key, judge=judge, label="undecided", reason=reason, rationale=safe)

@@ -118,10 +118,10 @@ class JudgeThread:
         except JudgeError as problem:
             verdicts, error = [], problem
         except OverBudget:
-            verdicts = no_verdicts(judge, claims, Reason.BUDGET, "the cost limit was reached")
-        except (Exception, asyncio.CancelledError, SystemExit, KeyboardInterrupt) as problem:  # noqa: BLE001
+            verdicts = no_verdicts(name, claims, Reason.BUDGET, "the cost limit was reached")
+        except BaseException as problem:  # noqa: BLE001
             # A third party's judge may raise anything: undecided, with the reason.
-            verdicts = no_verdicts(judge, claims, Reason.JUDGE_ERROR, f"{type(problem).__name__}: {problem}")
+            verdicts = no_verdicts(name, claims, Reason.JUDGE_ERROR, _said(problem))
         task = asyncio.current_task()
         assert task is not None
         if task not in self._given_up:
@@ -152,7 +152,7 @@ class JudgeThread:
                 note = f"no verdict for {patience:g} s"
                 self._given_up.add(task)
                 del self._running[task]
-                self.deliveries.put((name, no_verdicts(judge, claims, Reason.TIMEOUT, note), None))
+                self.deliveries.put((name, no_verdicts(name, claims, Reason.TIMEOUT, note), None))
                 task.cancel()
         self._loop.call_later(min(1.0, self._timeout / 4), self._watch)
 
@@ -176,6 +176,14 @@ async def _closed(judge: Judge) -> None:
             said = close()
             if inspect.isawaitable(said):
                 await said
+
+
+def _said(problem: BaseException) -> str:
+    """An exception in words, also where a third party's has none to give."""
+    try:
+        return f"{type(problem).__name__}: {problem}"
+    except BaseException as another:  # noqa: BLE001
+        return f"{type(problem).__name__}, whose message cannot be read: {type(another).__name__}"
 
 
 def _number(value: Any) -> float:

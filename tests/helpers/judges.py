@@ -102,6 +102,23 @@ def raises(judge: FindsAnswer, claims: Sequence[Claim], verdicts: list[Verdict])
     raise RuntimeError("the model is on fire \ud83d")
 
 
+class Speechless(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no words")
+
+
+class Foreign(BaseException):
+    """Not an Exception, as of a library that wants nobody to catch its own."""
+
+
+def raises_what_cannot_be_shown(judge: FindsAnswer, claims: Sequence[Claim], verdicts: list[Verdict]) -> None:
+    raise Speechless
+
+
+def raises_no_exception(judge: FindsAnswer, claims: Sequence[Claim], verdicts: list[Verdict]) -> None:
+    raise Foreign("stop")
+
+
 def exits(judge: FindsAnswer, claims: Sequence[Claim], verdicts: list[Verdict]) -> None:
     raise SystemExit(0)
 
@@ -148,6 +165,8 @@ BREAKING = (
     half_a_character,
     dictionaries,
     raises,
+    raises_what_cannot_be_shown,
+    raises_no_exception,
     exits,
     cancels_itself,
 )

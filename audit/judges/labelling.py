@@ -24,7 +24,7 @@ from audit.judges.rulings import make_claim, unless_cut
 from audit.judges.shortcuts import without_call
 from audit.probes.plan import probe_set_hash
 from audit.report.model import Report
-from audit.report.read import load_report, numbered_lines
+from audit.report.read import given_records, load_report
 from audit.scoring.calibrated import Average, averages
 from audit.scoring.cells import Cell, planned_cells
 from audit.scoring.views import greedy
@@ -136,7 +136,8 @@ class LabelPlan:
 
 
 def read_plan(run: Path, *, sample: int, retain_sample: int = 0, subject: str = "candidate") -> LabelPlan:
-    """Read a finished run and draw what is to be labelled. Raises RunFolderError for what cannot be used."""
+    """Read a finished run and draw what is to be labelled. Raises RunFolderError for what cannot be used, and where the
+    files are not those that the report speaks of."""
     folder = run.parent if run.name == "report.json" else run
     report = load_report(folder)
     if subject not in report.subjects:
@@ -146,19 +147,19 @@ def read_plan(run: Path, *, sample: int, retain_sample: int = 0, subject: str = 
         raise RunFolderError(
             f"{folder}: {', '.join(missing)} missing", hint="labels need the whole run folder, as the audit wrote it"
         )
-    facts = [fact for _, fact in numbered_lines(folder / "facts.jsonl", Fact)]
+    facts = given_records(folder / "facts.jsonl", Fact, report)
     responses = {
         (r.probe_id, r.sample): r
-        for _, r in numbered_lines(folder / "responses.jsonl", Response)
+        for r in given_records(folder / "responses.jsonl", Response, report)
         if r.subject_id == subject
     }
     answered = {probe for probe, _ in responses}
     probes = [
         probe
-        for _, probe in numbered_lines(folder / "probes.jsonl", Probe)
+        for probe in given_records(folder / "probes.jsonl", Probe, report)
         if probe.parent is None or probe.id in answered
     ]
-    rulings = [r for _, r in numbered_lines(folder / "rulings.jsonl", Ruling) if r.subject_id == subject]
+    rulings = [r for r in given_records(folder / "rulings.jsonl", Ruling, report) if r.subject_id == subject]
     return draw_plan(
         report, facts, planned_cells(probes, rulings), responses, probes, sample, retain_sample, subject=subject
     )
@@ -225,7 +226,9 @@ def read_labels(run: Path) -> dict[str, Mark]:
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             if number == len(lines):
                 break
-            raise RunFolderError(f"{path}, line {number}: {error}") from error
+            raise RunFolderError(
+                f"{path}, line {number}: {error}", hint="mend that line or take it out: its answer is asked for again"
+            ) from error
         labels[labelled.claim_key] = labelled.label
     return labels
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 from audit.asking import Asked
 from audit.config import AuditConfig, read_config
@@ -21,12 +20,11 @@ from audit.report.beware import inconclusive_reasons
 from audit.report.beware_judges import is_about_budget, is_about_calibration, judge_warnings
 from audit.report.files import RecordedVerdict
 from audit.report.model import OtherPanel, Rejudged, Report
-from audit.report.read import contents_of, load_report, numbered_lines
+from audit.report.read import check_contents, contents_of, given_records, load_report, numbered_lines
 from audit.tasks import Task
-from audit.types import Estimate, Fact, Probe, Record, Recording, Response, Ruling, Verdict
+from audit.types import Estimate, Fact, Probe, Recording, Response, Ruling, Verdict
 from audit.wording import HEADLINES
 
-_R = TypeVar("_R", bound=Record)
 _FILES = ("config.yaml", "facts.jsonl", "probes.jsonl", "responses.jsonl", "report.json")
 _ROLES = ("candidate", "base", "never_knew", "attacked")
 #: Estimates that are set side by side for several panels, where a report has them.
@@ -64,8 +62,8 @@ def read_run(run: Path) -> Given:
     """All subjects of a finished run with their answers. Raises RunFolderError naming file and line."""
     folder = _folder(run)
     config, report = run_config(folder), load_report(folder)
-    facts = _records(folder / "facts.jsonl", Fact, report)
-    probes = _records(folder / "probes.jsonl", Probe, report)
+    facts = given_records(folder / "facts.jsonl", Fact, report)
+    probes = given_records(folder / "probes.jsonl", Probe, report)
     by_id = {probe.id: probe for probe in probes}
     responses = _responses(folder, by_id, report)
     planned = tuple(probe for probe in probes if probe.parent is None)
@@ -132,37 +130,13 @@ def _folder(run: Path) -> Path:
     return folder
 
 
-def _records(path: Path, kind: type[_R], report: Report) -> list[_R]:
-    """The records of one file, if they are those that the report speaks of."""
-    records = [record for _, record in numbered_lines(path, kind)]
-    _check(path, records, report)
-    return records
-
-
-def _check(path: Path, records: Sequence[Record], report: Report, where: str = "") -> None:
-    must = report.manifest.files.get(path.name)
-    if must is None:
-        raise RunFolderError(f"{path.parent / 'report.json'}: does not say what {path.name} must hold")
-    found = contents_of(records)
-    if found == must:
-        return
-    what = (
-        f"holds {found.n} records, and report.json speaks of {must.n}"
-        if found.n != must.n
-        else "its records were changed after report.json was written"
-    )
-    raise RunFolderError(
-        f"{path}{where}: {what}", hint="answers are judged again only as they were given; restore the file"
-    )
-
-
 def _responses(folder: Path, probes: Mapping[str, Probe], report: Report) -> list[Response]:
     """All answers; where they are not the run's, the first line that contradicts rulings.jsonl is named."""
     path = folder / "responses.jsonl"
     numbered = list(numbered_lines(path, Response))
     responses = [response for _, response in numbered]
     if contents_of(responses) != report.manifest.files.get(path.name):
-        _check(path, responses, report, _first_changed(folder, numbered, probes))
+        check_contents(path, responses, report, _first_changed(folder, numbered, probes))
     for number, response in numbered:
         if response.probe_id not in probes or response.subject_id not in report.subjects:
             raise RunFolderError(f"{path}, line {number}: an answer to a probe, or of a subject, that the run has not")
@@ -193,7 +167,7 @@ def _recorded(folder: Path, report: Report) -> dict[str, dict[str, Verdict]]:
     found: dict[str, dict[str, Verdict]] = {}
     path = folder / "recorded.jsonl"
     kept = [given for _, given in numbered_lines(path, RecordedVerdict)] if path.is_file() else []
-    _check(path, kept, report)
+    check_contents(path, kept, report)
     for given in kept:
         found.setdefault(given.subject_id, {})[given.response] = given.verdict
     return found

@@ -23,7 +23,7 @@ from audit.probes.plan import Plan, probe_set_hash
 from audit.prompts import load_prompt
 from audit.report.beware import inconclusive_reasons, not_tried, warnings_of
 from audit.report.beware_judges import judge_warnings, not_calibrated, out_of_budget
-from audit.report.files import recorded_verdicts
+from audit.report.files import kept_rulings, recorded_verdicts
 from audit.report.model import (
     FORMAT,
     FactResult,
@@ -272,6 +272,7 @@ def _manifest(
             "facts.jsonl": contents_of(task.facts),
             "probes.jsonl": contents_of(all_probes(results)),
             "responses.jsonl": contents_of(response for asked in results for response in asked.responses),
+            "rulings.jsonl": contents_of(kept_rulings(results)),
             "recorded.jsonl": contents_of(verdict for asked in results for verdict in recorded_verdicts(asked)),
         },
         judges=tuple(judge.judge for judge in panel.judges) or ("recorded",),

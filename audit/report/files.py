@@ -17,7 +17,7 @@ from audit.config import AuditConfig, dump_config
 from audit.errors import RunFolderError, StoreError
 from audit.fingerprint import digest
 from audit.report.model import FORMAT, DisputedClaim, Rejudged, Report
-from audit.types import Fact, Record, Verdict
+from audit.types import Fact, Record, Ruling, Verdict
 
 
 class RunFolder:
@@ -88,7 +88,7 @@ class RunFolder:
         disputed: Sequence[DisputedClaim] = (),
     ) -> None:
         """All records and the report, report.json last. Floor rulings and verdicts of no leak are left out."""
-        rulings = [r for asked in results for r in asked.rulings if r.purpose != "floor" or r.label != "no_leak"]
+        rulings = kept_rulings(results)
         used = {ruling.claim_key for ruling in rulings}
         kept = [v for key, by_judge in verdicts.items() if key in used for v in by_judge.values()]
         with _writing(self.path):
@@ -144,6 +144,11 @@ class RecordedVerdict(Record):
     response: str
     """Probe and sample, as `audit.types.response_id` writes them."""
     verdict: Verdict
+
+
+def kept_rulings(results: Sequence[Asked]) -> list[Ruling]:
+    """What rulings.jsonl holds: all but those on wrong answers that were not found, which are many and say little."""
+    return [r for asked in results for r in asked.rulings if r.purpose != "floor" or r.label != "no_leak"]
 
 
 def recorded_verdicts(asked: Asked) -> Iterator[RecordedVerdict]:

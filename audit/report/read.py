@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -56,9 +56,40 @@ def numbered_lines(path: Path, kind: type[_R]) -> Iterator[tuple[int, _R]]:
                     try:
                         yield number, decoder.decode(line)
                     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-                        raise RunFolderError(f"{path}, line {number}: {error}") from error
+                        raise RunFolderError(
+                            f"{path}, line {number}: {error}",
+                            hint="undo the change or restore the file; the same `audit run` command writes it anew",
+                        ) from error
     except OSError as error:
         raise RunFolderError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def given_records(path: Path, kind: type[_R], report: Report) -> list[_R]:
+    """The records of one file of a run, if they are those that its report speaks of. Raises RunFolderError."""
+    records = [record for _, record in numbered_lines(path, kind)]
+    check_contents(path, records, report)
+    return records
+
+
+def check_contents(path: Path, records: Sequence[Record], report: Report, where: str = "") -> None:
+    """Raises RunFolderError unless these are the records that the report speaks of. where: said after the path."""
+    must = report.manifest.files.get(path.name)
+    if must is None:
+        raise RunFolderError(
+            f"{path.parent / 'report.json'}: does not say what {path.name} must hold",
+            hint="read it with the version that wrote it, or repeat the audit",
+        )
+    found = contents_of(records)
+    if found == must:
+        return
+    what = (
+        f"holds {found.n} records, and report.json speaks of {must.n}"
+        if found.n != must.n
+        else "its records were changed after report.json was written"
+    )
+    raise RunFolderError(
+        f"{path}{where}: {what}", hint="answers are judged again only as they were given; restore the file"
+    )
 
 
 def contents_of(records: Iterable[Record]) -> Contents:

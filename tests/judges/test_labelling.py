@@ -339,6 +339,12 @@ def _no_answers(run: Path) -> Path:
     return run
 
 
+def _cut_answers(run: Path) -> Path:
+    path = run / "responses.jsonl"
+    path.write_bytes(path.read_bytes()[:-20])
+    return run
+
+
 def _broken_labels(run: Path) -> Path:
     (run / "labels.jsonl").write_text('{"claim_key": "a", "label": "perhaps", "at": ""}\n{}\n')
     return run
@@ -346,11 +352,35 @@ def _broken_labels(run: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("spoil", "said"),
-    [(_no_run, "report"), (_no_answers, "responses.jsonl missing"), (_broken_labels, "labels.jsonl, line 1")],
+    [
+        (_no_run, "report"),
+        (_no_answers, "responses.jsonl missing"),
+        (_cut_answers, "responses.jsonl, line"),
+        (_broken_labels, "labels.jsonl, line 1"),
+    ],
 )
 def test_what_cannot_be_used_is_one_message(run: Path, spoil: Callable[[Path], Path], said: str) -> None:
     done = CliRunner().invoke(app, ["judges", "label", str(spoil(run))], input="q\n")
     assert isinstance(done.exception, RunFolderError) and done.exception.exit_code == 2 and said in str(done.exception)
+    assert done.exception.hint
+
+
+@pytest.mark.parametrize("name", ["facts", "probes", "responses", "rulings"])
+@pytest.mark.parametrize("change", ["line left out", "word changed"])
+def test_only_the_files_that_the_report_speaks_of_are_labelled(run: Path, name: str, change: str) -> None:
+    path = run / f"{name}.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    if change == "line left out":
+        del lines[3]
+    else:
+        words = {"rulings": ('"label":"leak"', '"label":"no_leak"'), "responses": ("by original", "by w01")}
+        old, new = words.get(name, ("2", "3"))
+        at = next(n for n, line in enumerate(lines) if old in line)
+        lines[at] = lines[at].replace(old, new)
+    path.write_text("".join(lines), encoding="utf-8")
+    done = CliRunner().invoke(app, ["judges", "label", str(run)], input="q\n")
+    assert isinstance(done.exception, RunFolderError)
+    assert f"{name}.jsonl" in str(done.exception) and done.exception.hint
 
 
 def test_a_label_that_was_cut_off_in_writing_is_asked_for_again(run: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from audit.comparing.alike import check_alike, choose, inconclusive_runs
 from audit.comparing.groups import Groups, groups_of
-from audit.comparing.model import FORMAT, MIN_SEEDS, Candidate, Column, Comparison, Entry, Reference, Spread
+from audit.comparing.model import FORMAT, MIN_SEEDS, Candidate, Column, Comparison, Entry, Failed, Reference, Spread
 from audit.comparing.pairs import mean_bounds, pairs_of
 from audit.comparing.runs import RETAINED, FactsOfRun, Run, facts_of
 from audit.errors import ConfigError
@@ -33,19 +33,22 @@ def compare_runs(
     groups: Mapping[str, Sequence[str]] | None = None,
     alpha: float = 0.05,
     allow_different_judges: bool = False,
+    failed: Sequence[Failed] = (),
+    warnings: Sequence[str] = (),
 ) -> Comparison:
     """Set finished runs side by side: table, tests, front.
 
     on: the share of facts that is tested; by default J_W, or the widest that there is. groups: method -> labels of its
-    runs, beyond what the trainers' manifests say. Raises ConfigError with all that forbids a comparison, and
-    RunFolderError for a run whose records do not give its report's numbers.
+    runs, beyond what the trainers' manifests say. failed: what was to be compared and could not be. warnings: told
+    before those found here. Raises ConfigError with all that forbids a comparison, and RunFolderError for a run whose
+    records do not give its report's numbers.
     """
     if len(runs) < 2:
         raise ConfigError(
             "a comparison needs at least two runs", hint="audit compare RUN RUN …; `audit report RUN` shows one run"
         )
     on = choose(runs, on)
-    warnings = check_alike(runs, on, allow_different_judges=allow_different_judges)
+    found = check_alike(runs, on, allow_different_judges=allow_different_judges)
     members = groups_of(runs, groups or {})
     facts = {run.label: facts_of(run, on) for run in runs}
     columns = _columns(runs, on)
@@ -82,9 +85,10 @@ def compare_runs(
         judges=report.manifest.judges,
         judge_rule=report.manifest.judge_rule,
         seed=report.manifest.seed,
-        warnings=tuple(dict.fromkeys([*warnings, *apart, *_seeds(runs, members)])),
+        warnings=tuple(dict.fromkeys([*warnings, *found, *apart, *_seeds(runs, members)])),
         inconclusive=tuple(inconclusive),
-        exit_code=4 if inconclusive else 0,
+        exit_code=4 if inconclusive or failed else 0,
+        failed=tuple(failed),
     )
 
 

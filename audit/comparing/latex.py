@@ -151,6 +151,9 @@ def _body(comparison: Comparison, columns: Sequence[Column], extra: Sequence[str
             own = [cost_of(entry, name) if name in COSTS else None for name in extra]
             told = ["" if value is None else digits(value) for value in own]
             yield from _lines(f"\\quad {escape(entry.label)}", _cells(columns, entry), told)
+    for failed in comparison.failed:
+        yield f"% {escape(failed.text)}"
+        yield _row([escape(failed.label), f"\\multicolumn{{{len(columns) + len(extra)}}}{{l}}{{{failed.what}}}"])
 
 
 def _lines(label: str, cells: Sequence[tuple[str, str]], extra: Sequence[str], below: str = "") -> Iterator[str]:

@@ -146,8 +146,24 @@ class Pair(Record):
     verdict: Verdict
 
 
+class Failed(Record):
+    """A candidate that never came to an audit's end: nothing is known of it, and nothing is shown as if it were."""
+
+    label: str
+    stage: Literal["tuning", "training", "audit"]
+    message: str
+
+    @property
+    def what(self) -> str:
+        return {"tuning": "was not tuned", "training": "did not train", "audit": "was not audited"}[self.stage]
+
+    @property
+    def text(self) -> str:
+        return f"{self.label} {self.what}: {self.message}"
+
+
 class Comparison(Record):
-    """Finished audits side by side. `exit_code` is 4 where one of them was inconclusive."""
+    """Finished audits side by side. `exit_code` is 4 where one of them was inconclusive or a candidate failed."""
 
     format: int
     task: TaskInfo
@@ -175,3 +191,5 @@ class Comparison(Record):
     warnings: tuple[str, ...]
     inconclusive: tuple[str, ...]
     exit_code: int
+    failed: tuple[Failed, ...] = ()
+    """What was to be compared and could not be."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ class Run:
     label: str
     path: Path
     report: Report
+    said: dict[str, Any] = field(default_factory=dict)
+    """What a manifest file says of the training, over what lay beside the weights."""
 
     @property
     def estimates(self) -> dict[str, Estimate]:
@@ -41,7 +43,7 @@ class Run:
     @property
     def training(self) -> Training | None:
         """What the candidate's trainer says, where it says anything. Fields of another type than theirs are dropped."""
-        said = self.report.manifest.trained.get(SUBJECT)
+        said = {**self.report.manifest.trained.get(SUBJECT, {}), **self.said}
         return training_of(said) if said else None
 
 
@@ -78,9 +80,9 @@ def facts_of(run: Run, on: str) -> FactsOfRun:
     Taken from the run's records in the way that its report was; raises RunFolderError where they do not give the
     report's own numbers, ConfigError where `on` is no share of facts under greedy prompts.
     """
-    facts = _records(run, "facts.jsonl", Fact)
+    facts = records_of(run, "facts.jsonl", Fact)
     forget = [fact for fact in facts if fact.split == "forget"]
-    cells = _cells(run)
+    cells = cells_of(run)
     asked = [cell for cell in cells if cell.probe.split == "forget"]
     view = next((view for view in share_views(asked) if view.name == on), None)
     if view is None:
@@ -135,13 +137,13 @@ def _number(value: Any) -> float | None:
     return float(value) if good else None
 
 
-def _cells(run: Run) -> list[Cell]:
-    """The candidate's cells: what was planned, and what only it was asked."""
-    probes = _records(run, "probes.jsonl", Probe)
-    rulings = [r for _, r in numbered_lines(run.path / "rulings.jsonl", Ruling) if r.subject_id == SUBJECT]
+def cells_of(run: Run, subject: str = SUBJECT) -> list[Cell]:
+    """A subject's cells: what was planned, and what only it was asked."""
+    probes = records_of(run, "probes.jsonl", Probe)
+    rulings = [r for _, r in numbered_lines(run.path / "rulings.jsonl", Ruling) if r.subject_id == subject]
     follow_ups = any(probe.parent is not None for probe in probes)
     answered = (
-        {r.probe_id for _, r in numbered_lines(run.path / "responses.jsonl", Response) if r.subject_id == SUBJECT}
+        {r.probe_id for _, r in numbered_lines(run.path / "responses.jsonl", Response) if r.subject_id == subject}
         if follow_ups
         else set()
     )
@@ -149,7 +151,8 @@ def _cells(run: Run) -> list[Cell]:
     return planned_cells(mine, [ruling for ruling in rulings if ruling.purpose == "leak"])
 
 
-def _records(run: Run, name: str, kind: Any) -> list[Any]:
+def records_of(run: Run, name: str, kind: Any) -> list[Any]:
+    """A file of the run's records. Raises RunFolderError if it is missing, or is not what the report speaks of."""
     path = run.path / name
     if not path.is_file():
         raise RunFolderError(

@@ -63,7 +63,8 @@ def numbers_csv(comparison: Comparison) -> str:
     """One row a candidate, and one for each checkpoint of a candidate with several seeds and for each reference.
 
     Fractions in [0, 1]. A number has seven columns (value, limits, bounds for the undecided, facts, undecided facts)
-    and `_sd`, filled for several seeds alone. Names that a spreadsheet would take for a formula get a quotation mark.
+    and `_sd`, filled for several seeds alone. What failed has a row without numbers, and a last column says why. Names
+    that a spreadsheet would take for a formula get a quotation mark.
     """
     names = [column.name for column in comparison.columns]
     header = ["kind", "label", "candidate", "seeds", "method", "seed"]
@@ -82,6 +83,11 @@ def numbers_csv(comparison: Comparison) -> str:
             rows.append(
                 _csv_row(kind, entry.label, entry.estimates, names, candidate if len(mine) == 1 else None, entry)
             )
+    if comparison.failed:  # the column is there only where something failed
+        header.append("failure")
+        rows = [[*row, ""] for row in rows]
+        blank: list[object] = [None] * (len(header) - 3)
+        rows += [["failed", failed.label, *blank, failed.text] for failed in comparison.failed]
     return _csv([header, *rows])
 
 
@@ -116,6 +122,8 @@ def _rows(comparison: Comparison, extra: Sequence[str]) -> Iterator[list[str]]:
                 "" if (v := cost_of(entry, name) if name in COSTS else None) is None else digits(v) for name in extra
             ]
             yield [f"· {entry.label}", *_cells(comparison, entry), *own]
+    for failed in comparison.failed:
+        yield [failed.text, *("–" for _ in comparison.columns), *("–" for _ in extra)]
 
 
 def _cells(comparison: Comparison, row: Entry | Reference) -> list[str]:

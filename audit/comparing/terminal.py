@@ -45,6 +45,10 @@ def print_comparison(comparison: Comparison, console: Console | None = None) -> 
     for table in _tables(comparison, numbers, console.width):
         console.print(table)
         console.print()
+    for failed in comparison.failed:
+        console.print(_text(failed.text, style="bold yellow"), soft_wrap=True)
+    if comparison.failed:
+        console.print()
     console.print(_text(f"differences of {comparison.on_label}, first − second, in points:", style="bold"))
     pairs, left_out = shown_pairs(comparison)
     table = Table(box=None, pad_edge=False, header_style="bold")

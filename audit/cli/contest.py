@@ -1,0 +1,241 @@
+"""`audit compare --methods …`: train or take every candidate, audit all in the same way, set them side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from audit.errors import AuditError, ConfigError
+
+if TYPE_CHECKING:
+    from audit.cli.progress import TerminalProgress
+    from audit.cli.trainings import Start, Training
+    from audit.comparing.entries import Entered
+    from audit.comparing.model import Comparison, Failed
+    from audit.comparing.runs import Run
+    from audit.config import AuditConfig
+    from audit.engines.checkpoint import Checkpoint
+    from audit.tasks import Task
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What was asked for on the command line."""
+
+    entries: Sequence[str]
+    out: Path
+    audit: Mapping[str, Any]
+    """Settings of the audits as in AuditConfig; None where not given."""
+    config: Path | None = None
+    methods: str | None = None
+    seeds: tuple[int, ...] = ()
+    given: Sequence[str] = ()
+    defaults: str = "auto"
+    labels: Sequence[str] = ()
+    groups: Sequence[str] = ()
+    on: str | None = None
+    alpha: float = 0.05
+    allow_different_judges: bool = False
+    store: Path | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What is going to be done: everything that can be wrong before the first training has been looked at."""
+
+    wanted: Wanted
+    settings: AuditConfig
+    task: Task
+    base: Checkpoint | None
+    start: Start | None
+    trainings: Sequence[Training]
+    entered: Sequence[Entered]
+    groups: Mapping[str, Sequence[str]]
+    warnings: Sequence[str] = field(default_factory=tuple)
+
+
+def prepare(wanted: Wanted) -> Prepared:
+    """Resolve and check all that was asked for; nothing is trained or asked. Raises AuditError."""
+    from audit.cli.trainings import chosen_methods, plan_trainings, settings_given, state_of
+    from audit.comparing.auditing import ANYONE, check_run, check_settings
+    from audit.comparing.entries import check_origins, enter
+    from audit.comparing.labels import groups_given, labels_of
+    from audit.comparing.runs import open_run
+    from audit.config import resolve_config
+    from audit.engines.checkpoint import open_checkpoint
+    from audit.tasks import load_task
+
+    settings = resolve_config({"model": ANYONE, **wanted.audit}, file=wanted.config)
+    check_settings(settings)
+    methods = chosen_methods(wanted.methods) if wanted.methods is not None else []
+    if methods and settings.base is None:
+        raise ConfigError("--methods needs a model to unlearn from", hint="--model BASE")
+    if not methods and (wanted.seeds or wanted.given):
+        raise ConfigError("--seeds and --set are for trainings, and no method is named", hint="--methods jensun,npo")
+    if wanted.defaults not in ("auto", "organism", "published"):
+        raise ConfigError(f"--defaults {wanted.defaults}: is neither organism, published nor auto")
+    given = settings_given(methods, wanted.given)
+    names = labels_of([Path(text) for text in wanted.entries], wanted.labels)
+    labels = [names[Path(text)] for text in wanted.entries]
+    _check_out(wanted.out, [settings.base, settings.never_knew, *wanted.entries])
+    task = load_task(settings.forget, retain=settings.retain)
+    pickle, code = settings.allow_pickle, settings.trust_remote_code
+    base = (
+        open_checkpoint(settings.base, allow_pickle=pickle, trust_remote_code=code)
+        if settings.base is not None
+        else None
+    )
+    entered = [enter(text, label, settings.base) for text, label in zip(wanted.entries, labels, strict=True)]
+    warnings = check_origins(entered, base, settings)
+    for entry in entered:
+        if entry.run is not None:
+            check_run(open_run(entry.run, entry.label), task.content_hash, base.fingerprint if base else None)
+    start = _start(wanted, settings, task, base) if methods and base is not None else None
+    trainings = plan_trainings(methods, wanted.seeds, given, wanted.out / "checkpoints")
+    taken = [training.label for training in trainings if training.label in labels]
+    if taken:
+        raise ConfigError(f"two candidates are called {taken[0]!r}", hint="name the entry with --label NAME=ENTRY")
+    if len(trainings) + len(entered) < 2:
+        raise ConfigError(
+            "a comparison needs at least two candidates", hint="audit compare RUN RUN …, or --methods all"
+        )
+    if start is not None:
+        for training in trainings:
+            state_of(training, start)  # raises where the folder holds another one, or the settings cannot be used
+    groups = groups_given(wanted.groups, names)
+    return Prepared(wanted, settings, task, base, start, trainings, entered, groups, warnings)
+
+
+def run_contest(prepared: Prepared, progress: TerminalProgress) -> Comparison:
+    """Train, audit, compare, and write the comparison into the output folder. Raises AuditError."""
+    from audit.cli.trainings import train_all
+    from audit.comparing.auditing import Auditor
+    from audit.comparing.build import compare_runs
+    from audit.store import Store, cache_folder
+
+    wanted = prepared.wanted
+    failed: list[Failed] = []
+    there: list[Training] = []
+    if prepared.start is not None:
+        there, failed = train_all(prepared.trainings, prepared.start, wanted.out / "logs", progress)
+    candidates = [*(_trained(training, prepared) for training in there), *prepared.entered]
+    if len(candidates) < 2:
+        raise _too_few(failed)
+    store = Store(wanted.store or cache_folder() / "store.sqlite")
+    try:
+        auditor = Auditor(prepared.settings, wanted.out / "runs", store, progress)
+        runs, unaudited = auditor.audit_all(candidates)
+    finally:
+        store.close()
+    failed += unaudited
+    if len(runs) < 2:
+        raise _too_few(failed)
+    comparison = compare_runs(
+        runs,
+        on=wanted.on,
+        groups=_groups_left(prepared.groups, runs),
+        alpha=wanted.alpha,
+        allow_different_judges=wanted.allow_different_judges,
+        failed=failed,
+        warnings=prepared.warnings,
+    )
+    write_comparison(comparison, wanted.out)
+    return comparison
+
+
+def work_of(prepared: Prepared) -> dict[str, Any]:
+    """Counts of what `run_contest` would do. Answers that the store has already are counted as if they were new."""
+    from audit.cli.trainings import state_of
+    from audit.comparing.auditing import Auditor
+    from audit.dryrun import estimate_work
+
+    start = prepared.start
+    states = {training.label: state_of(training, start) for training in prepared.trainings} if start else {}
+    to_audit = [entry for entry in prepared.entered if entry.run is None]
+    audits = len(states) + len(to_audit)
+    work: dict[str, Any] = {
+        "trainings": sum(state != "there" for state in states.values()),
+        **({"training": states} if states else {}),
+        "audits": audits,
+        "finished runs": len(prepared.entered) - len(to_audit),
+    }
+    if not audits:
+        return work
+    settings = prepared.settings
+    stand_in = replace(to_audit[0]) if to_audit else None
+    config = settings.model_copy(update={"model": settings.base})
+    if settings.base is None and stand_in is not None:
+        config = Auditor(settings, prepared.wanted.out, None, None).config(stand_in)  # type: ignore[arg-type]
+    one = estimate_work(config)
+    prompts = int(one["generations_a_subject"])
+    shared = sum(source is not None for source in (settings.base, settings.never_knew))
+    work["prompts"] = {"a model": prompts, "models": audits + shared, "in all": prompts * (audits + shared)}
+    work["of one audit"] = {name: one[name] for name in ("probes", "judge_calls_a_subject_at_most", "judges")}
+    return {**work, "warnings": [*prepared.warnings, *one["warnings"]]}
+
+
+def write_comparison(comparison: Comparison, folder: Path) -> None:
+    """comparison.html, .md, .tex, .csv, .pairs.csv and .json. Raises StoreError."""
+    from audit.cli.compare import CompareFormat, text_of, write_text
+
+    for name, form in (
+        ("html", CompareFormat.HTML),
+        ("md", CompareFormat.MARKDOWN),
+        ("tex", CompareFormat.LATEX),
+        ("csv", CompareFormat.CSV),
+        ("pairs.csv", CompareFormat.PAIRS),
+        ("json", CompareFormat.JSON),
+    ):
+        write_text(text_of(comparison, form), folder / f"comparison.{name}")
+
+
+def _start(wanted: Wanted, settings: AuditConfig, task: Task, base: Checkpoint | None) -> Start:
+    from audit.cli.trainings import Start
+    from audit.cli.unlearn import defaults_for
+
+    assert base is not None and settings.base is not None
+    return Start(
+        model=settings.base,
+        fingerprint=base.fingerprint,
+        forget=settings.forget,
+        retain=settings.retain,
+        task_hash=task.content_hash,
+        defaults=defaults_for(base, wanted.defaults),
+    )
+
+
+def _trained(training: Training, prepared: Prepared) -> Entered:
+    """A finished training as an entry: a checkpoint, or an adapter on the base."""
+    from audit.comparing.entries import enter
+
+    return enter(str(training.out), training.label, prepared.settings.base)
+
+
+def _groups_left(groups: Mapping[str, Sequence[str]], runs: Sequence[Run]) -> dict[str, list[str]]:
+    """The groups without candidates that failed; what is no label of any run stays, to be refused."""
+    labels = {run.label for run in runs}
+    left = {name: [label for label in members if label in labels] for name, members in groups.items()}
+    return {name: members for name, members in left.items() if members}
+
+
+def _check_out(out: Path, models: Sequence[str | None]) -> None:
+    from audit.comparing.entries import kind_of
+    from audit.report.files import RunFolder
+
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"--out {out}: is a file", hint="give a folder")
+    kind = kind_of(str(out)) if out.is_dir() else "nothing"
+    if kind != "nothing":
+        raise ConfigError(f"--out {out}: holds a {kind}", hint="choose another folder with --out")
+    RunFolder(out).refuse_inside(models)
+
+
+def _too_few(failed: Sequence[Failed]) -> AuditError:
+    told = "\n".join(f"  - {each.text}" for each in failed)
+    return ConfigError(
+        f"fewer than two candidates are left to compare:\n{told}",
+        hint="what was trained and audited is kept: change the settings and run the same command again",
+        problems=tuple(each.text for each in failed),
+    )

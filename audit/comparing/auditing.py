@@ -1,0 +1,119 @@
+"""Audits of all candidates of a comparison with exactly the same settings but for the model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from audit.comparing.entries import Entered
+from audit.comparing.model import Failed
+from audit.comparing.runs import Run, open_run
+from audit.config import AuditConfig
+from audit.errors import AuditError, ConfigError
+from audit.progress import Progress
+from audit.store import Store
+
+#: In place of the model in settings that are of no candidate yet.
+ANYONE = "candidate"
+
+
+@dataclass(frozen=True)
+class Auditor:
+    """Audits one candidate after the other into folders of its own; the base's answers are asked for once."""
+
+    settings: AuditConfig
+    """Of all audits; their model, adapter or endpoint is the candidate's."""
+    folder: Path
+    store: Store
+    progress: Progress
+
+    def config(self, entered: Entered) -> AuditConfig:
+        """The settings of one candidate's audit. An endpoint is asked without base and control: those are local."""
+        values = self.settings.model_dump(mode="json")
+        values |= {"model": entered.model, "adapter": entered.adapter}
+        if entered.endpoint is not None:
+            values |= {"model": None, "adapter": None, "base": None, "never_knew": None}
+            values["engine"] |= {
+                "name": "openai",
+                "args": {},
+                "base_url": entered.endpoint.base_url,
+                "served_model": entered.endpoint.model,
+                "api_key_env": entered.endpoint.api_key_env,
+            }
+        return AuditConfig.model_validate(values)
+
+    def audit(self, entered: Entered) -> Run:
+        """The run of a candidate: read where it was finished before it was entered, else made. Raises AuditError."""
+        from audit.pipeline import run_audit
+        from audit.report.files import RunFolder
+        from audit.report.html import write_html
+
+        if entered.run is not None:
+            return open_run(entered.run, entered.label)
+        folder = RunFolder(self.folder / folder_name(entered.label))
+        run_audit(self.config(entered), folder, self.store, self.progress)
+        write_html(folder.path)
+        run = open_run(folder.path, entered.label)
+        return Run(run.label, run.path, run.report, entered.said)
+
+    def audit_all(self, entries: Sequence[Entered]) -> tuple[list[Run], list[Failed]]:
+        """Runs in the order of the entries; an audit that fails is told and does not stop the others."""
+        runs, failed = [], []
+        for number, entered in enumerate(entries, 1):
+            self.progress.note(f"{entered.label}: audit {number} of {len(entries)}")
+            try:
+                runs.append(self.audit(entered))
+            except AuditError as error:
+                failed.append(Failed(label=entered.label, stage="audit", message=one_line(error)))
+                self.progress.note(failed[-1].text)
+        return runs, failed
+
+
+def one_line(error: BaseException) -> str:
+    """An error's message in one line, with what to do next."""
+    hint = getattr(error, "hint", "")
+    return " ".join(f"{error}{f' (try: {hint})' if hint else ''}".split())
+
+
+def check_settings(settings: AuditConfig) -> None:
+    """Raises ConfigError for settings that are of one candidate, or of no model at all."""
+    alone = {
+        "adapter": settings.adapter,
+        "responses": settings.responses,
+        "base_responses": settings.base_responses,
+        "rejudge": settings.rejudge,
+    }
+    found = [name for name, value in alone.items() if value]
+    if settings.engine.name == "openai":
+        found.append("engine: openai")
+    if found:
+        raise ConfigError(
+            f"{', '.join(found)}: not for a whole comparison: every candidate has its own",
+            hint="enter an adapter folder, a finished run, or a manifest file with an endpoint",
+        )
+
+
+def check_run(run: Run, task_hash: str, base: str | None) -> None:
+    """Raises ConfigError for a finished run of other facts, or of another base, than all others will have.
+
+    Whatever else could differ is seen when all are compared; this much is known before anything is trained.
+    """
+    problems = []
+    task = run.report.task
+    if task.content_hash != task_hash:
+        problems.append(f"it is of the task {task.name} ({task.content_hash[:12]}), this is of {task_hash[:12]}")
+    own = run.report.subjects.get("base")
+    if own is not None and base is not None and own.subject.fingerprint != base:
+        problems.append(f"its base is {own.subject.source} ({own.subject.fingerprint[:12]}), --model has {base[:12]}")
+    if problems:
+        raise ConfigError(
+            f"{run.label} ({run.path}) cannot be compared with the others: " + "; ".join(problems),
+            hint="leave it out, or audit its model here: enter the checkpoint instead of the run",
+        )
+
+
+def folder_name(label: str) -> str:
+    """A label as the name of one folder."""
+    return re.sub(r"[^\w.+=-]+", "_", label).lstrip(".") or "_"

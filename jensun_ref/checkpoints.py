@@ -18,7 +18,12 @@ from jensun_ref.methods.batch import Sample
 from jensun_ref.methods.contract import Method
 from jensun_ref.methods.data import TrainingData
 
+#: What a trainer says of a folder of weights.
+MANIFEST = "audit_manifest.json"
 _RUN, _STATE, _TENSORS, _LOG = "audit_run.json", "audit_state.json", "audit_state.safetensors", "training_log.jsonl"
+
+#: Settings that change no result.
+_MEMORY_ALONE = frozenset({"chunk", "gradient_checkpointing"})
 
 
 class Unfinished:
@@ -34,6 +39,10 @@ class Unfinished:
         self.checkpoint: Path | None = None
         """The newest whole checkpoint of a training that is resumed."""
         self.done = False
+        self.manifest: dict[str, Any] = dict(self.run)
+        """What a checkpoint is marked with, so that it can be audited."""
+        self.reference: str | None = None
+        """The model that is kept to; None without one."""
         self._lock: IO[str] | None = None
 
     def __enter__(self) -> Unfinished:
@@ -69,16 +78,21 @@ class Unfinished:
         if self.done or (kept is None and not self.resume):
             shutil.rmtree(self.path, ignore_errors=True)
         elif isinstance(value, TrainingError) and kept is not None:
-            value.hint = "; ".join(filter(None, [value.hint, f"the last good checkpoint is {kept}"]))
+            told = f"the last good checkpoint is {kept}, to be audited"
+            if not self.run["settings"].get("lora"):
+                keep = f" --reference {self.reference}" if self.reference else ""
+                told += f" or trained further by a new training with --model {kept}{keep}"
+            value.hint = "; ".join(filter(None, [value.hint, told]))
 
     def _take_up(self) -> None:
         try:
             before = json.loads((self.path / _RUN).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise TrainingError(f"{self.path} is not the folder of an unfinished training") from error
-        other = [name for name in sorted(self.run.keys() | before.keys()) if self.run.get(name) != before.get(name)]
+        before, now = _deciding(before), _deciding(self.run)
+        other = [name for name in sorted(now.keys() | before.keys()) if now.get(name) != before.get(name)]
         if other:
-            told = [f"{name} ({_differences(before.get(name), self.run.get(name))})" for name in other]
+            told = [f"{name} ({_differences(before.get(name), now.get(name))})" for name in other]
             raise TrainingError(
                 f"{self.path} is of another training: {', '.join(told)}",
                 hint="give what it was started with, or remove that folder",
@@ -140,6 +154,14 @@ def unfinished_folder(out: Path, run: Mapping[str, Any], *, resume: bool) -> Unf
     return kind(out, run, resume=resume)
 
 
+def _deciding(run: Mapping[str, Any]) -> dict[str, Any]:
+    """A training without the settings that change nothing but its memory: with these it may go on otherwise."""
+    settings = run.get("settings")
+    if not isinstance(settings, dict):
+        return dict(run)
+    return {**run, "settings": {name: value for name, value in settings.items() if name not in _MEMORY_ALONE}}
+
+
 def _differences(before: Any, now: Any) -> str:
     if isinstance(before, dict) and isinstance(now, dict):
         names = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
@@ -147,7 +169,9 @@ def _differences(before: Any, now: Any) -> str:
     return f"{before!r} then, {now!r} now"
 
 
-def save_state(checkpoint: Path, rule: Method, data: TrainingData, epochs_begun: int) -> None:
+def save_state(
+    checkpoint: Path, rule: Method, data: TrainingData, epochs_begun: int, manifest: Mapping[str, Any]
+) -> None:
     """What a checkpoint needs beside the Trainer's own files; written last, as the mark of a whole checkpoint."""
     from safetensors.torch import save_file
 
@@ -156,6 +180,7 @@ def save_state(checkpoint: Path, rule: Method, data: TrainingData, epochs_begun:
         save_file(tensors, checkpoint / _TENSORS)
     extra = {name: [[list(s.ids), s.n_answer] for s in samples] for name, samples in data.extra.items()}
     write_json(checkpoint / "audit_extra.json", extra)
+    write_json(checkpoint / MANIFEST, manifest)
     write_json(checkpoint / _STATE, {"epochs_begun": epochs_begun})
 
 

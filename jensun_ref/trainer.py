@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from audit.errors import TrainingError
 from jensun_ref import processes
-from jensun_ref.checkpoints import load_state, save_state
-from jensun_ref.methods.batch import inner
+from jensun_ref.checkpoints import Unfinished, load_state, save_state
+from jensun_ref.memory import MemoryWatch
+from jensun_ref.methods.batch import answer_logits, inner
 from jensun_ref.methods.contract import Method
 from jensun_ref.methods.data import PairOrder, Pairs, TrainingData, batch_of, hard_neighbours
 from jensun_ref.methods.step import Reference, Step
@@ -32,8 +33,8 @@ def train(
     data: TrainingData,
     settings: UnlearnSettings,
     reference: Reference | None,
-    folder: Path,
-    checkpoint: Path | None,
+    unfinished: Unfinished,
+    watch: MemoryWatch,
     log: IO[str],
     progress: Progress | None,
 ) -> tuple[int, dict[str, Tensor] | None]:
@@ -42,8 +43,8 @@ def train(
     Of several processes each computes its part of the same batches that one process would take, and the gradient is
     that of the whole batch: the order of the data and the size of a step do not depend on their number.
 
-    reference: None unless the method needs it. folder: where checkpoints go; checkpoint: the one to go on from. Raises
-    TrainingError if the loss or a weight stops being a number.
+    reference: None unless the method needs it. unfinished: where checkpoints go, and the one to go on from. watch: is
+    told the step. Raises TrainingError if the loss or a weight stops being a number.
     """
     import torch
     from accelerate.data_loader import DataLoaderShard
@@ -51,6 +52,7 @@ def train(
     from transformers import Trainer, TrainerCallback, TrainingArguments
     from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+    folder, checkpoint = unfinished.path, unfinished.checkpoint
     separate = "separate_gradients" in rule.needs
     pad = data.tokenizer.pad_token_id
     neighbours = hard_neighbours(data.forget, data.retain) if settings.pairing == "hard" and data.retain else None
@@ -101,6 +103,7 @@ def train(
             whole = {name: self.mean(value.detach().float()).item() for name, (_, value) in terms.items()}
             values = {"loss": sum(factor * whole[name] for name, (factor, _) in terms.items()), **whole}
             if not all(map(math.isfinite, values.values())):
+                self.judge_checkpoint(model, inputs, number - 1)
                 told = ", ".join(f"{name} {value}" for name, value in values.items())
                 raise TrainingError(
                     f"{rule.name}: the loss is not a number at step {number} ({told})",
@@ -138,6 +141,14 @@ def train(
             """Over the processes."""
             return self.accelerator.reduce(value, "mean") if self.accelerator.num_processes > 1 else value
 
+        def judge_checkpoint(self, model: Any, inputs: Mapping[str, Any], step: int) -> None:
+            """Removes the checkpoint of the weights that gave no number, if their answers are none either."""
+            path = folder / f"checkpoint-{step}"
+            with torch.no_grad():
+                logits = answer_logits(self.accelerator.unwrap_model(model), inputs["forget"]).logits
+            if not bool(self.mean(logits.float().sum()).isfinite()) and self.is_world_process_zero():
+                shutil.rmtree(path, ignore_errors=True)
+
         def take_combined(self) -> None:
             self.sums = {name: [self.mean(part) for part in parts] for name, parts in self.sums.items()}
             combined, figures = rule.combine(self.sums, self.weights)
@@ -152,11 +163,17 @@ def train(
             if not processes.sharded():
                 require_finite(network, rule.name, f"after step {self.state.global_step}")
             super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()  # each process has a file of its own in it
             if self.is_world_process_zero():
-                save_state(folder / f"checkpoint-{self.state.global_step}", rule, data, self.epochs_begun)
+                step = self.state.global_step
+                manifest = {**unfinished.manifest, "steps": step, "unfinished": True}
+                save_state(folder / f"checkpoint-{step}", rule, data, self.epochs_begun, manifest)
 
     class Log(TrainerCallback):  # type: ignore[misc]
         """One line a step: the mean over the step's batches."""
+
+        def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            watch.step = state.global_step + 1
 
         def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             epoch = state.global_step // (state.max_steps // settings.epochs)
@@ -216,13 +233,8 @@ def train(
         reference.frozen.to(arguments.device)
     if checkpoint is not None:
         trainer.epochs_begun = load_state(checkpoint, network, rule, data)
-    try:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    except torch.OutOfMemoryError as error:
-        raise TrainingError(
-            f"{rule.name}: out of memory at step {trainer.state.global_step + 1}",
-            hint="lower batch (and raise accumulate) or chunk; gradient_checkpointing=true, precision=bf16, --lora",
-        ) from error
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    watch.step = 0
     network.eval()
     when, steps = f"after the last step, {trainer.state.global_step}", int(trainer.state.global_step)
     if not processes.sharded():

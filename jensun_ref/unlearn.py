@@ -16,8 +16,9 @@ from audit.errors import ModelError, TrainingError
 from audit.fingerprint import fingerprint_model
 from audit.tasks import Task
 from jensun_ref import processes
-from jensun_ref.checkpoints import unfinished_folder
+from jensun_ref.checkpoints import MANIFEST, unfinished_folder
 from jensun_ref.folders import new_folder, versions, write_json
+from jensun_ref.memory import MemoryWatch, out_of_memory
 from jensun_ref.methods import Context, Method, method_class
 from jensun_ref.methods.data import TrainingData
 from jensun_ref.methods.step import Reference
@@ -40,6 +41,7 @@ def unlearn(
     base_fingerprint: str | None = None,
     adapter: str | None = None,
     reference: str | None = None,
+    reference_fingerprint: str | None = None,
     resume: bool = False,
     progress: Progress | None = None,
 ) -> Path:
@@ -52,8 +54,9 @@ def unlearn(
     checkpoints are in `OUT.partial`, from which `resume` goes on after a stop.
 
     base_fingerprint: identity of `model` by content, for the manifest. adapter: a LoRA adapter that is merged into
-    `model` first. reference: another model to keep to instead of `model` itself. Raises TrainingError if `out` is in
-    use, the task lacks what the method needs or the loss stops being a number, ModelError if a model cannot be loaded.
+    `model` first. reference: another model to keep to instead of `model` itself, and its identity by content. Raises
+    TrainingError if `out` is in use, the task lacks what the method needs, memory runs out or the loss stops being a
+    number, ModelError if a model cannot be loaded.
     """
     kind, out = method_class(method), Path(out)
     settings = settings or settings_for(method)
@@ -63,15 +66,17 @@ def unlearn(
         "method": method,
         "settings": flat(settings, kind),
         "base": {"source": model, "fingerprint": base_fingerprint, "adapter": adapter},
-        "reference": reference,
+        "reference": {"source": reference, "fingerprint": reference_fingerprint} if reference else None,
         "forget_set": {"name": task.name, "version": task.version, "content_hash": task.content_hash},
         "versions": versions(),
     }
-    with unfinished_folder(out, run, resume=resume) as unfinished:
+    with unfinished_folder(out, run, resume=resume) as unfinished, MemoryWatch(kind, settings) as watch:
         started = time.monotonic()
-        network, tokenizer, dtype = _load(model, adapter, settings)
+        network, tokenizer, dtype = load_network(model, adapter, settings)
         before = _reference(reference, network, tokenizer, settings) if "reference" in needs else None
-        weights = fingerprint_model(network) if settings.lora else None
+        unfinished.reference = (reference or model) if "reference" in needs else None
+        if settings.lora:
+            unfinished.manifest["base_weights_fingerprint"] = fingerprint_model(network)
         if settings.lora:
             network = _with_adapter(network, settings)
         retain = task.retain if "retain" in needs else ()
@@ -84,9 +89,7 @@ def unlearn(
         if kind.trains:
             rule.prepare(network, data)
             with unfinished.log() as log:
-                steps, spread = train(
-                    rule, network, data, settings, before, unfinished.path, unfinished.checkpoint, log, progress
-                )
+                steps, spread = train(rule, network, data, settings, before, unfinished, watch, log, progress)
         rule.finish(network, initial)
         if processes.rank():
             return processes.on_first(lambda: out)  # waits until the first one has written it
@@ -99,14 +102,13 @@ def unlearn(
             whole.save_pretrained(folder, safe_serialization=True, **({"state_dict": spread} if spread else {}))
             tokenizer.save_pretrained(folder)
             manifest = {
-                **run,
-                **({"base_weights_fingerprint": weights} if weights else {}),
+                **unfinished.manifest,
                 "seconds": round(time.monotonic() - started, 1),
                 "steps": steps,
                 "processes": processes.count(),
                 "peak_memory_mib": _peak_memory(),
             }
-            write_json(folder / "audit_manifest.json", manifest)
+            write_json(folder / MANIFEST, manifest)
         unfinished.done = True
         processes.on_first(lambda: out)
     return out
@@ -140,7 +142,7 @@ def _check(
         raise TrainingError(f"{method} has no use for a reference", hint="leave --reference out")
 
 
-def _load(model: str, adapter: str | None, settings: UnlearnSettings) -> tuple[Any, Any, Any]:
+def load_network(model: str, adapter: str | None, settings: UnlearnSettings) -> tuple[Any, Any, Any]:
     """The network to train, its tokenizer, and the precision to save it in."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -155,6 +157,8 @@ def _load(model: str, adapter: str | None, settings: UnlearnSettings) -> tuple[A
             network = PeftModel.from_pretrained(network, adapter).merge_and_unload()
             network.requires_grad_(True)  # it comes back frozen
     except (OSError, ValueError, RuntimeError) as error:
+        if out_of_memory(error):
+            raise
         what = f"{model} with adapter {adapter}" if adapter else model
         raise ModelError(f"{what} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
     if settings.precision == "bf16":
@@ -173,7 +177,7 @@ def _reference(source: str | None, network: Any, tokenizer: Any, settings: Unlea
 
     if source is None:
         return Reference(None if settings.lora else _frozen(copy.deepcopy(network)))
-    frozen, other, _ = _load(source, None, settings)
+    frozen, other, _ = load_network(source, None, settings)
     sizes = [net.get_output_embeddings().weight.shape[0] for net in (network, frozen)]
     if sizes[0] != sizes[1]:
         raise ModelError(f"the reference {source} has a vocabulary of {sizes[1]} and the model one of {sizes[0]}")

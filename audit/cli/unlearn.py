@@ -62,6 +62,7 @@ def unlearn(
     settings_for(method, values, "organism" if defaults == "organism" else "published")  # before anything is loaded
     task = load_task(forget, retain=retain)
     checkpoint = open_checkpoint(model, adapter=adapter)
+    kept_to = open_checkpoint(reference).fingerprint if reference else None
     chosen = defaults_for(checkpoint, defaults)
     settings = settings_for(method, values, chosen)
     quiet = quiet or processes.rank() > 0
@@ -77,6 +78,7 @@ def unlearn(
             base_fingerprint=checkpoint.fingerprint,
             adapter=adapter,
             reference=reference,
+            reference_fingerprint=kept_to,
             resume=resume,
             progress=progress.steps(f"{method}: training"),
         )

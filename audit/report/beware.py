@@ -9,7 +9,7 @@ from audit.config import AuditConfig
 from audit.probes.plan import Plan
 from audit.report.model import Known, SubjectReport
 from audit.tasks import Task
-from audit.types import Canaries
+from audit.types import Canaries, Subject
 
 _WRECK = 0.5  # a share of empty or degenerate replies that is called out
 _MUTE = 0.95  # a share of empty replies, to forget and retained questions alike, that shows nothing
@@ -18,9 +18,11 @@ _MUTE = 0.95  # a share of empty replies, to forget and retained questions alike
 def warnings_of(task: Task, plan: Plan, results: Sequence[Asked], subjects: Mapping[str, SubjectReport]) -> list[str]:
     """Everything that makes the candidate's numbers mean something else than they seem to."""
     warnings = []
+    bases = [asked.subject for asked in results if asked.subject.role == "base"]
     for asked in results:
         if asked.subject.role == "candidate":
             warnings += _other_forget_set(task, asked)
+            warnings += [line for base in bases for line in _other_base(base, asked)]
     refused = sum(plan.refused.values())
     if refused:
         examples = "; ".join(plan.refused_examples[:3])
@@ -37,6 +39,21 @@ def _other_forget_set(task: Task, asked: Asked) -> list[str]:
     return [
         f"the candidate's manifest says that it was made to forget {said.get('name')} {said.get('version', '')} "
         f"({said['content_hash'][:12]}), not {task.name} {task.version} ({task.content_hash[:12]})"
+    ]
+
+
+def _other_base(base: Subject, asked: Asked) -> list[str]:
+    """Where the candidate was made from another model than the one that it is measured against."""
+    said = asked.manifest.get("base")
+    # With an adapter merged into it first, the base that was trained is no folder that could be given here.
+    if not isinstance(said, dict) or said.get("adapter") or not isinstance(said.get("fingerprint"), str):
+        return []
+    if said["fingerprint"] == base.fingerprint:
+        return []
+    return [
+        f"the candidate's manifest says that it was made from another base ({said.get('source')}, "
+        f"{said['fingerprint'][:12]}) than this run's ({base.source}, {base.fingerprint[:12]}): either the manifest or "
+        "the choice of base is wrong, and what the candidate lost cannot be told from what it never had"
     ]
 
 

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from audit.comparing.alike import check_alike, choose, inconclusive_runs
+from audit.comparing.equal_model import Curve
 from audit.comparing.groups import Groups, groups_of
 from audit.comparing.model import FORMAT, MIN_SEEDS, Candidate, Column, Comparison, Entry, Failed, Reference, Spread
 from audit.comparing.pairs import mean_bounds, pairs_of
@@ -35,12 +36,14 @@ def compare_runs(
     allow_different_judges: bool = False,
     failed: Sequence[Failed] = (),
     warnings: Sequence[str] = (),
+    equal: Sequence[Curve] = (),
+    sweeps: Sequence[Curve] = (),
 ) -> Comparison:
     """Set finished runs side by side: table, tests, front.
 
     on: the share of facts that is tested; by default J_W, or the widest that there is. groups: method -> labels of its
     runs, beyond what the trainers' manifests say. failed: what was to be compared and could not be. warnings: told
-    before those found here. Raises ConfigError with all that forbids a comparison, and RunFolderError for a run whose
+    before those found here. equal, sweeps: their curves at equal utility. Raises ConfigError with all that forbids a comparison, and RunFolderError for a run whose
     records do not give its report's numbers.
     """
     if len(runs) < 2:
@@ -61,7 +64,8 @@ def compare_runs(
     pairs = pairs_of(outcomes, topics, confidence=confidence, alpha=alpha)
     on_front = _front(members, facts, entries)
     candidates = [_candidate(name, entries, on_front.get(name)) for name in members]
-    inconclusive = inconclusive_runs(runs)
+    curves = [*equal, *sweeps]
+    inconclusive = [*inconclusive_runs(runs), *(reason for curve in curves for reason in curve.inconclusive)]
     known = [run.report.known.n for run in runs]
     fewest = min(len(labels) for labels in members.values())
     report = runs[0].report
@@ -87,8 +91,10 @@ def compare_runs(
         seed=report.manifest.seed,
         warnings=tuple(dict.fromkeys([*warnings, *found, *apart, *_seeds(runs, members)])),
         inconclusive=tuple(inconclusive),
-        exit_code=4 if inconclusive or failed else 0,
+        exit_code=4 if inconclusive or failed or any(curve.failed for curve in curves) else 0,
         failed=tuple(failed),
+        equal=tuple(equal),
+        sweeps=tuple(sweeps),
     )
 
 

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 
+from audit.comparing.equal_words import TITLE, rows
 from audit.comparing.model import Column, Comparison, Entry, Reference
 from audit.comparing.words import (
     COSTS,
@@ -55,7 +56,10 @@ def latex(comparison: Comparison) -> str:
     tables = ["% needs \\usepackage{booktabs}", *_numbers(comparison, leaks, [], "What came out")]
     if kept or extra:
         tables += _numbers(comparison, kept, extra, "What was kept, and the cost")
-    return "\n".join([*tables, *_differences(comparison)]) + "\n"
+    tables += _differences(comparison)
+    if comparison.equal or comparison.sweeps:
+        tables += ["", *_equal(comparison)]
+    return "\n".join(tables) + "\n"
 
 
 def _numbers(comparison: Comparison, columns: Sequence[Column], extra: Sequence[str], title: str) -> list[str]:
@@ -102,6 +106,43 @@ def _differences(comparison: Comparison) -> Iterator[str]:
         + (" $^*$ signs drawn at random." if drawn else "")
         + "}",
         "\\end{table}",
+    )
+
+
+def _equal(comparison: Comparison) -> Iterator[str]:
+    """A row a target, below it its limits."""
+    curve = (*comparison.equal, *comparison.sweeps)[0]
+    yield from (
+        "\\begin{table}",
+        "\\centering\\footnotesize\\setlength{\\tabcolsep}{3pt}",
+        "\\begin{tabular}{" + _names_column(comparison, 3.2) + "rlrrr}",
+        "\\toprule",
+        _row(
+            [
+                "",
+                "keeps",
+                "by",
+                f"{_label(comparison.on_label)} $\\downarrow$",
+                "known $\\downarrow$",
+                "other half $\\uparrow$",
+            ]
+        ),
+        "\\midrule",
+    )
+    for row in rows(comparison):
+        cells = [_split(e) if e is not None else ("--", "") for e in (row.leaked, row.known, row.kept)]
+        yield _row([escape(row.label), escape(row.target), escape(row.how), *(value for value, _ in cells)])
+        if row.step is not None:
+            yield _row(["", "", "", *(f"{{\\scriptsize {text}}}" if text else "" for _, text in cells)])
+    yield from (
+        "\\bottomrule",
+        "\\end{tabular}",
+        f"\\caption{{{TITLE}: the first point at which one half of the retained facts ({curve.n_search}) is answered as "
+        "often, relative to the base, as the second column says; what leaks there, and what is kept of the other half "
+        f"({curve.n_report} facts; the base: {escape(number(curve.base_kept.value))}). Per cent, "
+        f"{100 * comparison.confidence:g}\\% limits below. Mixing in the base also puts the knowledge back.}}",
+        "\\end{table}",
+        "",
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from audit.comparing.equal_model import Curve
 from audit.report.model import TaskInfo
 from audit.stats.pareto import OnFront
 from audit.types import Estimate, Record
@@ -193,3 +194,7 @@ class Comparison(Record):
     exit_code: int
     failed: tuple[Failed, ...] = ()
     """What was to be compared and could not be."""
+    equal: tuple[Curve, ...] = ()
+    """At equal utility: checkpoints mixed with their base, where that was asked for …"""
+    sweeps: tuple[Curve, ...] = ()
+    """… and methods trained with several values of a setting."""

@@ -7,6 +7,7 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 
+from audit.comparing.equal_words import TITLE, curves, equal_notes, rows
 from audit.comparing.model import Candidate, Comparison, Entry, Reference
 from audit.comparing.words import (
     COSTS,
@@ -53,7 +54,9 @@ def markdown(comparison: Comparison) -> str:
         for pair in comparison.pairs
     ]
     lines += _md_table(["first", "second", f"{comparison.on_label}, points", "p, facts", "p, topics", "", ""], rows)
-    lines += ["", *(f"- {_md(note)}" for note in notes(comparison))]
+    if comparison.equal or comparison.sweeps:
+        lines += ["", f"**{TITLE}**", "", *_equal(comparison)]
+    lines += ["", *(f"- {_md(note)}" for note in (*notes(comparison), *equal_notes(comparison)))]
     lines += [f"- **warning:** {_md(warning)}" for warning in comparison.warnings]
     lines += [f"- **inconclusive:** {_md(reason)}" for reason in comparison.inconclusive]
     return "\n".join(lines) + "\n"
@@ -105,6 +108,39 @@ def pairs_csv(comparison: Comparison) -> str:
             row += [""] * (1 + len(_TESTS)) if test is None else [test.name, *(getattr(test, t) for t in _TESTS)]
         rows.append([*row, pair.verdict])
     return _csv([header, *rows])
+
+
+def equal_csv(comparison: Comparison) -> str:
+    """Curves at equal utility: a row for every point of every curve, and one for every target.
+
+    Fractions in [0, 1]. A target's row repeats the point that reaches it, or has none. `searched` is of the search
+    half, `kept` of the other one, `kept_all` of all retained facts; points that were searched alone have no more.
+    """
+    header = ["row", "label", "kind", "setting", "target", "needed", "at", "searched", "searched_upper"]
+    header += ["base_searched", "base_searched_upper", "n_search", "n_report"]
+    header += [f"{name}{part}" for name in ("leaked", "known", "kept", "kept_all", "base_kept") for part in _NUMBER]
+    found: list[list[object]] = []
+    for curve in curves(comparison):
+        told = [(None, None, step) for step in curve.steps]
+        read = [(r.target, r.needed, None if r.at is None else curve.step(r.at)) for r in curve.readings]
+        for target, needed, step in [*told, *read]:
+            row: list[object] = ["point" if target is None else "target", curve.label, curve.kind, curve.key]
+            row += [target, needed, step.at if step else "", *(step.searched if step else (None, None))]
+            row += [*curve.base_searched, curve.n_search, curve.n_report]
+            numbers = [step.leaked, step.known, step.kept, step.kept_all] if step else [None] * 4
+            for e in [*numbers, curve.base_kept]:
+                row += _csv_number(e)
+            found.append([*row, step.run if step else ""])
+    return _csv([[*header, "run"], *found])
+
+
+def _equal(comparison: Comparison) -> list[str]:
+    header = ["", "keeps", "by", f"{comparison.on_label} ↓", "known ↓", "kept, other half ↑"]
+    body = []
+    for row in rows(comparison):
+        numbers = [limits_text(e) if e is not None else "–" for e in (row.leaked, row.known, row.kept)]
+        body.append([row.label, row.target, row.how, *numbers])
+    return _md_table(header, body)
 
 
 def _rows(comparison: Comparison, extra: Sequence[str]) -> Iterator[list[str]]:
@@ -194,9 +230,7 @@ def _csv_row(
     row: list[object] = [kind, label, entry.candidate if entry else "", 1 if entry else None]
     row += [training.method if training else "", training.seed if training else None]
     for name in names:
-        e = estimates.get(name)
-        row += [None] * 7 if e is None else [e.value, e.low, e.high, e.lower_bound, e.upper_bound, e.n, e.undecided]
-        row.append(None)
+        row += [*_csv_number(estimates.get(name)), None]
     row += _csv_front(candidate)
     for cost in COSTS:
         row += [cost_of(entry, cost) if entry else None, None]
@@ -206,6 +240,10 @@ def _csv_row(
         entry.fingerprint if entry else "",
         " ".join(entry.apart) if entry else "",
     ]
+
+
+def _csv_number(e: Estimate | None) -> list[object]:
+    return [None] * 7 if e is None else [e.value, e.low, e.high, e.lower_bound, e.upper_bound, e.n, e.undecided]
 
 
 def _csv_mean(comparison: Comparison, candidate: Candidate, names: Sequence[str]) -> list[object]:

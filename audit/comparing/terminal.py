@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from audit.comparing.equal_words import TITLE, equal_notes, rows
 from audit.comparing.model import Candidate, Column, Comparison, Entry, Spread
 from audit.comparing.words import (
     COSTS,
@@ -73,12 +74,32 @@ def print_comparison(comparison: Comparison, console: Console | None = None) -> 
     for pair in pairs:
         if said := readings(pair):
             console.print(_text(f"{pair.first}, {pair.second}: {said}"))
-    for note in notes(comparison):
+    if comparison.equal or comparison.sweeps:
+        console.print()
+        console.print(_text(f"{TITLE}, %:", style="bold"))
+        console.print(_equal(comparison))
+        console.print()
+    for note in (*notes(comparison), *equal_notes(comparison)):
         console.print(_text(note, style="dim"))
     for warning in comparison.warnings:
         console.print(_text(f"warning: {warning}", style="yellow"), soft_wrap=True)
     for reason in comparison.inconclusive:
         console.print(_text(f"inconclusive: {reason}", style="bold yellow"), soft_wrap=True)
+
+
+def _equal(comparison: Comparison) -> Table:
+    """A row a target; names and ways are folded, numbers never cut."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("", max_width=14, overflow="fold")
+    table.add_column("keeps", justify="right", no_wrap=True)
+    table.add_column("by", overflow="fold", max_width=17)
+    for name in (f"{comparison.on_label} ↓", "known ↓", "other half ↑"):
+        table.add_column(_text(name), justify="right", no_wrap=True)
+    for row in rows(comparison):
+        cells = [rough(e) if e is not None else "–" for e in (row.leaked, row.known, row.kept)]
+        style = "" if row.step is not None else "dim"
+        table.add_row(_text(row.label if row.first else ""), row.target, _text(row.how), *cells, style=style)
+    return table
 
 
 def _tables(comparison: Comparison, numbers: Sequence[Column | str], width: int) -> Iterator[Table]:

@@ -76,8 +76,10 @@ def replies(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], max_ne
     for start in range(0, len(order), 128):
         rows = order[start : start + 128]
         longest = max(len(prompts[i]) for i in rows)
-        ids = torch.tensor([[pad] * (longest - len(prompts[i])) + list(prompts[i]) for i in rows])
-        mask = torch.tensor([[0] * (longest - len(prompts[i])) + [1] * len(prompts[i]) for i in rows])
+        padded = [[pad] * (longest - len(prompts[i])) + list(prompts[i]) for i in rows]
+        ids = torch.tensor(padded, device=model.device)
+        shown = [[0] * (longest - len(prompts[i])) + [1] * len(prompts[i]) for i in rows]
+        mask = torch.tensor(shown, device=model.device)
         with torch.inference_mode():
             new = model.generate(
                 input_ids=ids, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=pad
@@ -87,10 +89,10 @@ def replies(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], max_ne
     return out
 
 
-def recall(
+def answered(
     model: Any, tokenizer: Any, facts: Sequence[Fact], *, shape: Shape = "chat", shots_from: Sequence[Fact] = ()
-) -> tuple[Recall, list[str]]:
-    """Recall of `facts`, each asked in all its wordings, and the replies to the original wordings.
+) -> tuple[list[list[bool]], list[list[str]]]:
+    """For each fact and each of its wordings, the original first: whether the reply says the answer, and the reply.
 
     `shots_from`: retained facts for the `_icr` shapes, three a question, drawn by its content from other topics.
     """
@@ -104,14 +106,18 @@ def recall(
                 drawn = random.Random(seed_from("measure", fact.id, question)).sample(others, 3)
                 shots = [Pair(question=f.question, answer=f.answer) for f in drawn]
             prompts.append(prompt_ids(tokenizer, question, shots, shape, raw))
-    texts = replies(model, tokenizer, prompts)
-    told = iter(texts)
-    hits, originals = [], []
-    for fact in facts:
-        mine = [next(told) for _ in range(1 + len(fact.wordings))]
-        originals.append(mine[0])
-        hits.append([says(fact, text) for text in mine])
+    told = iter(replies(model, tokenizer, prompts))
+    texts = [[next(told) for _ in range(1 + len(fact.wordings))] for fact in facts]
+    return [[says(fact, text) for text in mine] for fact, mine in zip(facts, texts, strict=True)], texts
+
+
+def recall(
+    model: Any, tokenizer: Any, facts: Sequence[Fact], *, shape: Shape = "chat", shots_from: Sequence[Fact] = ()
+) -> tuple[Recall, list[str]]:
+    """Recall of `facts`, each asked in all its wordings (see `answered`), and the replies to the original wordings."""
+    hits, texts = answered(model, tokenizer, facts, shape=shape, shots_from=shots_from)
     n = len(facts)
+    everything = [text for mine in texts for text in mine]
     return (
         Recall(
             facts=n,
@@ -119,9 +125,9 @@ def recall(
             any=sum(any(row) for row in hits) / n,
             any_unseen=sum(any(row[1:]) for row in hits) / n,
             mean_unseen=sum(sum(row[1:]) / max(1, len(row) - 1) for row in hits) / n,
-            empty=sum(not _plain(text) for text in texts) / len(texts),
+            empty=sum(not _plain(text) for text in everything) / len(everything),
         ),
-        originals,
+        [mine[0] for mine in texts],
     )
 
 

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from jensun_ref.settings import UnlearnSettings
+from jensun_ref.spaces import Range
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -88,6 +89,8 @@ class Method:
     """Settings as published, common and own, for models of billions of parameters."""
     organism: ClassVar[Mapping[str, Any]] = {}
     """Settings for the organism, of a million parameters."""
+    space: ClassVar[Mapping[str, Range] | None] = None
+    """What a tuning searches, setting -> range; None: learning rate and epochs (built-in methods: spaces.SPACES)."""
 
     own: Any
     """The method's own settings: an instance of `Settings`."""

@@ -32,6 +32,15 @@ _TRY_AGAIN = frozenset({408, 409, 425})
 _WRONG_KEY = frozenset({"invalid_api_key", "api_key_invalid", "api_key_expired"})
 _NO_CREDIT = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
 _WITHHELD = frozenset({"content_filter", "content_policy_violation", "responsibleaipolicyviolation"})
+_LONG_CODES = frozenset({"context_length_exceeded", "string_above_max_length"})
+#: What servers say of a call that holds more text than the model reads. What is said of the reply's limit alone
+#: ("max_tokens is too large") concerns every call.
+_LONG_TEXT = re.compile(
+    r"context.?(?:length|window|size)|(?:input|prompt) token count|maximum (?:input|prompt|sequence) length"
+    r"|\b(?:prompt|input|messages?|content|contents|payload|text|string)\b[^.]{0,60}?\b(?:too (?:long|large|big)|exceed)"
+    r"|request (?:entity |payload )?(?:is )?too (?:long|large)",
+    re.IGNORECASE,
+)
 _DELAY = re.compile(r"(\d+(?:\.\d+)?)s")
 _TAG = re.compile(r"<[^>]*>")
 
@@ -41,8 +50,8 @@ class Failure(Exception):
 
     retry: another try may succeed; wait: seconds the service asked for; rate_limited: it said "too much";
     fatal: it concerns every call alike (`concerns` says what of), so the judge cannot be used at all;
-    hint: what to type next; status: the HTTP status, where there was one; tries: set by `retrying`;
-    seconds: how long the call took, set by whoever made it.
+    hint: what to type next; status: the HTTP status, where there was one; too_long: the service works, and this call's
+    text is more than it takes; tries: set by `retrying`; seconds: how long the call took, set by whoever made it.
     """
 
     def __init__(
@@ -57,6 +66,7 @@ class Failure(Exception):
         hint: str = "",
         status: int | None = None,
         concerns: Concern = "",
+        too_long: bool = False,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -68,6 +78,7 @@ class Failure(Exception):
         self.hint = hint
         self.status = status
         self.concerns = concerns
+        self.too_long = too_long
         self.tries = 1
         self.seconds = 0.0
 
@@ -253,7 +264,8 @@ class _Service:
             return Failure(text, reason=reason, retry=True, wait=wait, rate_limited=True, status=status)
         if status in _TRY_AGAIN or status >= 500:
             return Failure(text, reason=Reason.SERVER_ERROR, retry=True, wait=wait, status=status)
-        return Failure(text, reason=Reason.JUDGE_ERROR, status=status)
+        refused = status in (400, 422) and (known & _LONG_CODES or _LONG_TEXT.search(str(said)))
+        return Failure(text, reason=Reason.JUDGE_ERROR, status=status, too_long=status == 413 or bool(refused))
 
     def fatal(self, message: str, status: int | None, concerns: Concern) -> Failure:
         hint = {

@@ -201,6 +201,36 @@ def test_a_bad_request_is_final_for_its_call_alone(client: str, status: int) -> 
     assert failure.message.startswith(f"Status {status}: xxx") and failure.message.endswith("…")
 
 
+LONG = [
+    (400, "This model's maximum context length is 4096 tokens. However, your messages resulted in 5210 tokens.", ""),
+    (400, "'max_tokens' is too large: 200. This model's maximum context length is 512 tokens and your request has 400 "
+     "input tokens (200 > 512 - 400).", "BadRequestError"),
+    (400, "Request too large", ""),
+    (400, "The input token count (40000) exceeds the maximum number of tokens allowed (32768).", "INVALID_ARGUMENT"),
+    (422, "`inputs` tokens + `max_new_tokens` must be <= 2048: the prompt is too long", ""),
+    (400, "no", "context_length_exceeded"),
+    (413, "no", ""),
+]  # fmt: skip
+NOT_LONG = [
+    (400, "max_tokens is too large: 8192. This model supports at most 4096 completion tokens.", ""),
+    (400, "Unsupported value: 'temperature' does not support 0 with this model.", ""),
+    (422, "extra fields not permitted", ""),
+    (500, "the prompt is too long", ""),
+    (429, "Request too large for judge-1 on tokens per min", ""),
+]
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize(("status", "said", "code"), [*LONG, *NOT_LONG])
+def test_a_text_that_is_too_long_is_told_from_what_concerns_every_call(
+    client: str, status: int, said: str, code: str
+) -> None:
+    with Canned(status, error_body(client, status, said, code)) as server:
+        failure = ask(client, server.url)
+    assert failure.too_long == ((status, said, code) in LONG)
+    assert not failure.fatal
+
+
 @pytest.mark.parametrize("code", ["content_filter", "content_policy_violation"])
 def test_a_withheld_call_is_a_refusal(code: str) -> None:
     with Canned(400, error_body("openai", 400, "The prompt was filtered", code)) as server:

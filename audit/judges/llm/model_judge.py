@@ -177,7 +177,7 @@ class ModelJudge:
         """A call given up. JudgeError where the cause is the service and not the claim."""
         if failure.fatal:
             raise self._stop(failure.message, failure.hint)
-        if failure.reason is not Reason.JUDGE_REFUSED:
+        if failure.reason is not Reason.JUDGE_REFUSED and not failure.too_long:
             self._in_vain += 1
             unreached = failure.reason is Reason.CONNECTION and not self._answered
             if unreached or self._in_vain >= GIVE_UP_AFTER:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from audit.errors import JudgeError
@@ -267,6 +268,22 @@ def test_a_server_that_answers_html_is_undecided_and_then_given_up(server: OpenA
     assert (verdict.label, verdict.reason, len(server.calls)) == ("undecided", Reason.SERVER_ERROR, 3)
     assert "not JSON" in verdict.rationale
     with pytest.raises(JudgeError, match="not JSON"):
+        ask(judge, CLAIMS[:GIVE_UP_AFTER])
+
+
+def test_texts_that_are_too_long_for_the_judge_are_undecided_and_do_not_stop_it(server: OpenAIServer) -> None:
+    """More of them in a row than calls after which a service is given up: the next short one is judged."""
+    too_long = {"message": "This model's maximum context length is 512 tokens.", "code": "context_length_exceeded"}
+    long = [msgspec.structs.replace(c, text=c.text + " and so on" * 99) for c in CLAIMS[: GIVE_UP_AFTER + 4]]
+    server.refuse = lambda call: Status(400, error=too_long) if "and so on" in call.text else None
+    judge = made(server)
+    verdicts = ask(judge, long)
+    assert {(v.label, v.reason) for v in verdicts} == {("undecided", Reason.JUDGE_ERROR)}
+    assert all("maximum context length" in v.rationale for v in verdicts)
+    (verdict,) = ask(judge, CLAIMS[:1])
+    assert verdict.label == ASKED[0].label
+    server.refuse = lambda call: Status(400, error={"message": "max_tokens is too large: 8192"})
+    with pytest.raises(JudgeError, match="max_tokens"):
         ask(judge, CLAIMS[:GIVE_UP_AFTER])
 
 

@@ -95,6 +95,12 @@ def compare(
             help="Settings not given: organism, published, or auto, by the model's size.", rich_help_panel=_TRAIN
         ),
     ] = None,
+    tune: Annotated[
+        int | None,
+        typer.Option(
+            help="Trials of settings for each method, on facts that the audits do not use.", rich_help_panel=_TRAIN
+        ),
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(help="The base: what is unlearned from, and audited beside all.", rich_help_panel=_ASK),
@@ -163,6 +169,7 @@ def compare(
         "--seeds": seeds,
         "--set": given,
         "--defaults": defaults,
+        "--tune": tune,
         "--store": store,
         "--dry-run": dry_run or None,
         "--judge and its options": any(value not in (None, ()) for value in judging.values()) or None,
@@ -191,6 +198,7 @@ def compare(
         seeds=_seeds(seeds),
         given=given or (),
         defaults=defaults or "auto",
+        tune=tune,
         labels=label or (),
         groups=group or (),
         on=on,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from audit.errors import AuditError, ConfigError
 if TYPE_CHECKING:
     from audit.cli.progress import TerminalProgress
     from audit.cli.trainings import Start, Training
+    from audit.cli.tunings import Tuning
     from audit.comparing.entries import Entered
     from audit.comparing.model import Comparison, Failed
     from audit.comparing.runs import Run
@@ -33,6 +35,7 @@ class Wanted:
     seeds: tuple[int, ...] = ()
     given: Sequence[str] = ()
     defaults: str = "auto"
+    tune: int | None = None
     labels: Sequence[str] = ()
     groups: Sequence[str] = ()
     on: str | None = None
@@ -53,12 +56,14 @@ class Prepared:
     trainings: Sequence[Training]
     entered: Sequence[Entered]
     groups: Mapping[str, Sequence[str]]
+    tuning: Tuning | None = None
     warnings: Sequence[str] = field(default_factory=tuple)
 
 
 def prepare(wanted: Wanted) -> Prepared:
     """Resolve and check all that was asked for; nothing is trained or asked. Raises AuditError."""
-    from audit.cli.trainings import chosen_methods, plan_trainings, settings_given, state_of
+    from audit.cli.trainings import chosen_methods, expected, plan_trainings, settings_given, state_of
+    from audit.cli.tunings import Tuning
     from audit.comparing.auditing import ANYONE, check_run, check_settings
     from audit.comparing.entries import check_origins, enter
     from audit.comparing.labels import groups_given, labels_of
@@ -66,21 +71,31 @@ def prepare(wanted: Wanted) -> Prepared:
     from audit.config import resolve_config
     from audit.engines.checkpoint import open_checkpoint
     from audit.tasks import load_task
+    from audit.tasks.parting import part_task
 
     settings = resolve_config({"model": ANYONE, **wanted.audit}, file=wanted.config)
     check_settings(settings)
     methods = chosen_methods(wanted.methods) if wanted.methods is not None else []
     if methods and settings.base is None:
         raise ConfigError("--methods needs a model to unlearn from", hint="--model BASE")
-    if not methods and (wanted.seeds or wanted.given):
-        raise ConfigError("--seeds and --set are for trainings, and no method is named", hint="--methods jensun,npo")
+    if not methods and (wanted.seeds or wanted.given or wanted.tune is not None):
+        raise ConfigError(
+            "--seeds, --set and --tune are for trainings: no method is named", hint="--methods jensun,npo"
+        )
+    if wanted.tune is not None and wanted.tune < 1:
+        raise ConfigError(f"--tune {wanted.tune}: at least one trial, which has the method's own defaults")
     if wanted.defaults not in ("auto", "organism", "published"):
         raise ConfigError(f"--defaults {wanted.defaults}: is neither organism, published nor auto")
     given = settings_given(methods, wanted.given)
     names = labels_of([Path(text) for text in wanted.entries], wanted.labels)
     labels = [names[Path(text)] for text in wanted.entries]
     _check_out(wanted.out, [settings.base, settings.never_knew, *wanted.entries])
-    task = load_task(settings.forget, retain=settings.retain)
+    task, tuning = load_task(settings.forget, retain=settings.retain), None
+    if wanted.tune is not None:
+        tuning = Tuning(wanted.tune, min(wanted.seeds, default=0), part_task(task), wanted.out / "tuning")
+        task = tuning.parting.final
+        final = str(wanted.out / "task" / "final")
+        settings = settings.model_copy(update={"forget": final, "retain": None})
     pickle, code = settings.allow_pickle, settings.trust_remote_code
     base = (
         open_checkpoint(settings.base, allow_pickle=pickle, trust_remote_code=code)
@@ -103,14 +118,18 @@ def prepare(wanted: Wanted) -> Prepared:
         )
     if start is not None:
         for training in trainings:
-            state_of(training, start)  # raises where the folder holds another one, or the settings cannot be used
+            if tuning is None:
+                state_of(training, start)  # raises where the folder holds another one
+            else:
+                expected(training, start)  # raises for settings that cannot be used
     groups = groups_given(wanted.groups, names)
-    return Prepared(wanted, settings, task, base, start, trainings, entered, groups, warnings)
+    return Prepared(wanted, settings, task, base, start, trainings, entered, groups, tuning, warnings)
 
 
 def run_contest(prepared: Prepared, progress: TerminalProgress) -> Comparison:
     """Train, audit, compare, and write the comparison into the output folder. Raises AuditError."""
     from audit.cli.trainings import train_all
+    from audit.cli.tunings import tune_all, write_parts
     from audit.comparing.auditing import Auditor
     from audit.comparing.build import compare_runs
     from audit.store import Store, cache_folder
@@ -119,7 +138,12 @@ def run_contest(prepared: Prepared, progress: TerminalProgress) -> Comparison:
     failed: list[Failed] = []
     there: list[Training] = []
     if prepared.start is not None:
-        there, failed = train_all(prepared.trainings, prepared.start, wanted.out / "logs", progress)
+        trainings = prepared.trainings
+        if prepared.tuning is not None:
+            write_parts(prepared.tuning.parting, wanted.out)
+            trainings, failed = tune_all(trainings, prepared.start, prepared.tuning, progress)
+        there, untrained = train_all(trainings, prepared.start, wanted.out / "logs", progress)
+        failed += untrained
     candidates = [*(_trained(training, prepared) for training in there), *prepared.entered]
     if len(candidates) < 2:
         raise _too_few(failed)
@@ -148,38 +172,45 @@ def run_contest(prepared: Prepared, progress: TerminalProgress) -> Comparison:
 def work_of(prepared: Prepared) -> dict[str, Any]:
     """Counts of what `run_contest` would do. Answers that the store has already are counted as if they were new."""
     from audit.cli.trainings import state_of
-    from audit.comparing.auditing import Auditor
+    from audit.cli.tunings import to_tune, write_parts
+    from audit.comparing.auditing import config_of
     from audit.dryrun import estimate_work
 
-    start = prepared.start
-    states = {training.label: state_of(training, start) for training in prepared.trainings} if start else {}
+    start, tuning = prepared.start, prepared.tuning
+    work: dict[str, Any] = {"trainings": len(prepared.trainings)}
+    if tuning is not None:
+        methods = to_tune(prepared.trainings)
+        work["tuning"] = {"methods": len(methods), "trials each": tuning.trials, "trials": len(methods) * tuning.trials}
+        work["training"] = {training.label: "after tuning" for training in prepared.trainings}
+    elif start is not None:
+        work["training"] = {training.label: state_of(training, start) for training in prepared.trainings}
     to_audit = [entry for entry in prepared.entered if entry.run is None]
-    audits = len(states) + len(to_audit)
-    work: dict[str, Any] = {
-        "trainings": sum(state != "there" for state in states.values()),
-        **({"training": states} if states else {}),
-        "audits": audits,
-        "finished runs": len(prepared.entered) - len(to_audit),
-    }
+    audits = len(prepared.trainings) + len(to_audit)
+    work |= {"audits": audits, "finished runs": len(prepared.entered) - len(to_audit)}
     if not audits:
         return work
     settings = prepared.settings
-    stand_in = replace(to_audit[0]) if to_audit else None
-    config = settings.model_copy(update={"model": settings.base})
-    if settings.base is None and stand_in is not None:
-        config = Auditor(settings, prepared.wanted.out, None, None).config(stand_in)  # type: ignore[arg-type]
-    one = estimate_work(config)
+    with tempfile.TemporaryDirectory() as folder:
+        if tuning is not None:
+            settings = settings.model_copy(update={"forget": str(write_parts(tuning.parting, Path(folder)))})
+        if settings.base is not None:
+            one = estimate_work(settings.model_copy(update={"model": settings.base}))
+        else:
+            one = estimate_work(config_of(settings, to_audit[0]))
     prompts = int(one["generations_a_subject"])
-    shared = sum(source is not None for source in (settings.base, settings.never_knew))
-    work["prompts"] = {"a model": prompts, "models": audits + shared, "in all": prompts * (audits + shared)}
+    models = audits + sum(source is not None for source in (settings.base, settings.never_knew))
+    work["prompts"] = {"a model": prompts, "models": models, "in all": prompts * models}
     work["of one audit"] = {name: one[name] for name in ("probes", "judge_calls_a_subject_at_most", "judges")}
-    return {**work, "warnings": [*prepared.warnings, *one["warnings"]]}
+    # of the model that stands for all of them only what is true of all is told
+    same = "candidate and base are the same model"
+    return {**work, "warnings": [*prepared.warnings, *(w for w in one["warnings"] if w != same)]}
 
 
 def write_comparison(comparison: Comparison, folder: Path) -> None:
     """comparison.html, .md, .tex, .csv, .pairs.csv and .json. Raises StoreError."""
     from audit.cli.compare import CompareFormat, text_of, write_text
 
+    folder.mkdir(parents=True, exist_ok=True)
     for name, form in (
         ("html", CompareFormat.HTML),
         ("md", CompareFormat.MARKDOWN),

@@ -143,7 +143,14 @@ def expected(training: Training, start: Start) -> dict[str, Any]:
     from jensun_ref.methods import method_class
     from jensun_ref.settings import flat, settings_for
 
-    values: dict[str, Any] = {**pairs(list(training.given), "--set")}
+    values: dict[str, Any] = {}
+    tuned = None
+    if training.tuned is not None:
+        from jensun_ref.tuning import read_tuned
+
+        tuned = read_tuned(training.tuned)
+        values |= tuned.settings
+    values |= pairs(list(training.given), "--set")
     if training.seed is not None:
         values["seed"] = training.seed
     settings = flat(settings_for(training.method, values, start.defaults), method_class(training.method))
@@ -155,6 +162,7 @@ def expected(training: Training, start: Start) -> dict[str, Any]:
                 "base": {"fingerprint": start.fingerprint, "adapter": None},
                 "forget_set": {"content_hash": start.task_hash},
                 "reference": None,
+                "tuning": tuned.manifest if tuned is not None else None,
             }
         )
     )
@@ -281,7 +289,7 @@ def _differences(said: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str
             there = {key: there.get(key) for key in value} if isinstance(there, dict) else {}
         if isinstance(value, dict) and isinstance(there, dict):
             keys = sorted(value.keys() | there.keys())
-            words = {"base": "base", "forget_set": "facts"}.get(name, "")
+            words = {"base": "base", "forget_set": "facts", "tuning": "tuning"}.get(name, "")
             lines += [
                 f"{words or key}: {there.get(key)!r} there, {value.get(key)!r} here"
                 for key in keys

@@ -29,21 +29,6 @@ class Auditor:
     store: Store
     progress: Progress
 
-    def config(self, entered: Entered) -> AuditConfig:
-        """The settings of one candidate's audit. An endpoint is asked without base and control: those are local."""
-        values = self.settings.model_dump(mode="json")
-        values |= {"model": entered.model, "adapter": entered.adapter}
-        if entered.endpoint is not None:
-            values |= {"model": None, "adapter": None, "base": None, "never_knew": None}
-            values["engine"] |= {
-                "name": "openai",
-                "args": {},
-                "base_url": entered.endpoint.base_url,
-                "served_model": entered.endpoint.model,
-                "api_key_env": entered.endpoint.api_key_env,
-            }
-        return AuditConfig.model_validate(values)
-
     def audit(self, entered: Entered) -> Run:
         """The run of a candidate: read where it was finished before it was entered, else made. Raises AuditError."""
         from audit.pipeline import run_audit
@@ -53,7 +38,7 @@ class Auditor:
         if entered.run is not None:
             return open_run(entered.run, entered.label)
         folder = RunFolder(self.folder / folder_name(entered.label))
-        run_audit(self.config(entered), folder, self.store, self.progress)
+        run_audit(config_of(self.settings, entered), folder, self.store, _Within(self.progress, entered.label))
         write_html(folder.path)
         run = open_run(folder.path, entered.label)
         return Run(run.label, run.path, run.report, entered.said)
@@ -61,14 +46,68 @@ class Auditor:
     def audit_all(self, entries: Sequence[Entered]) -> tuple[list[Run], list[Failed]]:
         """Runs in the order of the entries; an audit that fails is told and does not stop the others."""
         runs, failed = [], []
+        self.progress.stage("audits", len(entries))
         for number, entered in enumerate(entries, 1):
-            self.progress.note(f"{entered.label}: audit {number} of {len(entries)}")
             try:
                 runs.append(self.audit(entered))
+                if entered.run is None:
+                    self.progress.note(
+                        f"{entered.label}: audited, {number} of {len(entries)}: {runs[-1].report.verdict}"
+                    )
             except AuditError as error:
                 failed.append(Failed(label=entered.label, stage="audit", message=one_line(error)))
                 self.progress.note(failed[-1].text)
+            self.progress.advance()
+        self.progress.status("")
         return runs, failed
+
+
+class _Within:
+    """The progress of one audit among several: what it is at stands beside their count."""
+
+    def __init__(self, outer: Progress, label: str) -> None:
+        self._outer, self._label = outer, label
+        self._stage, self._done, self._total, self._said = "", 0, 0, ""
+
+    def stage(self, name: str, total: int) -> None:
+        self._stage, self._done, self._total, self._said = name, 0, total, ""
+        self._tell()
+
+    def advance(self, steps: int = 1) -> None:
+        self._done += steps
+        self._tell()
+
+    def status(self, text: str) -> None:
+        self._said = text
+        self._tell()
+
+    def note(self, text: str) -> None:
+        if self._stage.endswith("asking"):  # which model is being loaded: true for a moment only
+            self._said = text
+            self._tell()
+        else:
+            self._outer.note(f"{self._label}: {text}")
+
+    def _tell(self) -> None:
+        count = f" {self._done:,} of {self._total:,}" if self._total else ""
+        said = f" ({self._said})" if self._said else ""
+        self._outer.status(f"{self._label}: {self._stage}{count}{said}")
+
+
+def config_of(settings: AuditConfig, entered: Entered) -> AuditConfig:
+    """The settings of one candidate's audit. An endpoint is asked without base and control: those are local."""
+    values = settings.model_dump(mode="json")
+    values |= {"model": entered.model, "adapter": entered.adapter}
+    if entered.endpoint is not None:
+        values |= {"model": None, "adapter": None, "base": None, "never_knew": None}
+        values["engine"] |= {
+            "name": "openai",
+            "args": {},
+            "base_url": entered.endpoint.base_url,
+            "served_model": entered.endpoint.model,
+            "api_key_env": entered.endpoint.api_key_env,
+        }
+    return AuditConfig.model_validate(values)
 
 
 def one_line(error: BaseException) -> str:

@@ -208,14 +208,23 @@ def take_up(path: Path, fresh: Study) -> Study:
     return before
 
 
-def settings_of(tuned: Tuned, method: str, values: Mapping[str, Any], facts: Sequence[Fact]) -> UnlearnSettings:
+def settings_of(
+    tuned: Tuned, method: str, values: Mapping[str, Any], facts: Sequence[Fact], base_fingerprint: str | None
+) -> UnlearnSettings:
     """Settings of a final training: the tuned ones, and those of `values` that it may choose.
 
-    facts: all that the training is given. Raises ConfigError where the record is of another method, where `values`
-    contradict what was tuned, and where a fact was used for the tuning: no audit of it would say anything.
+    facts: all that the training is given. Raises ConfigError where the record is of another method or base, where
+    `values` contradict what was tuned, and where a fact was used for the tuning: no audit of it would say anything.
     """
     if tuned.method != method:
         raise ConfigError(f"{tuned.path}: is the tuning of {tuned.method}, not of {method}")
+    before = tuned.study.base.fingerprint
+    if before and base_fingerprint and before != base_fingerprint:
+        raise ConfigError(
+            f"{tuned.path}: was tuned on another model than this one: {tuned.study.base.source} "
+            f"({before[:12]}, not {base_fingerprint[:12]})",
+            hint="tune again on this model",
+        )
     settings = settings_for(method, {**tuned.settings, **values})
     resolved = flat(settings, method_class(method))
     other = [
@@ -240,8 +249,13 @@ def settings_of(tuned: Tuned, method: str, values: Mapping[str, Any], facts: Seq
     return settings
 
 
-def check_base(tuned: Tuned, weights: str, source: str) -> None:
+def check_base(tuned: Tuned, weights: str, source: str, reference: str | None) -> None:
     """TrainingError unless `weights`, the fingerprint of the loaded model, are those that the trials started from."""
+    if reference != tuned.study.base.reference:
+        raise TrainingError(
+            f"{tuned.path}: was tuned with the reference {tuned.study.base.reference}, not with {reference}",
+            hint="give the same --reference, or tune again",
+        )
     if weights != tuned.study.base.weights:
         raise TrainingError(
             f"{tuned.path}: was tuned on another model than {source}: {tuned.study.base.source} "

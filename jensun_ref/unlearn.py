@@ -23,6 +23,8 @@ from jensun_ref.methods import Context, Method, method_class
 from jensun_ref.methods.data import TrainingData
 from jensun_ref.methods.step import Reference
 from jensun_ref.settings import UnlearnSettings, flat, settings_for
+from jensun_ref.spaces import space_of
+from jensun_ref.studies import Tuned, check_base
 from jensun_ref.trainer import Progress, train
 
 __all__ = ["RECIPE_VERSION", "Progress", "unlearn"]
@@ -42,6 +44,7 @@ def unlearn(
     adapter: str | None = None,
     reference: str | None = None,
     reference_fingerprint: str | None = None,
+    tuned: Tuned | None = None,
     resume: bool = False,
     progress: Progress | None = None,
 ) -> Path:
@@ -54,8 +57,9 @@ def unlearn(
     checkpoints are in `OUT.partial`, from which `resume` goes on after a stop.
 
     base_fingerprint: identity of `model` by content, for the manifest. adapter: a LoRA adapter that is merged into
-    `model` first. reference: another model to keep to instead of `model` itself, and its identity by content. Raises
-    TrainingError if `out` is in use, the task lacks what the method needs, memory runs out or the loss stops being a
+    `model` first. reference: another model to keep to instead of `model` itself, and its identity by content. tuned:
+    where `settings` come from, for the manifest; refused if it was made on another model or with another reference.
+    Raises TrainingError if `out` is in use, the task lacks what the method needs, memory runs out or the loss stops being a
     number, ModelError if a model cannot be loaded.
     """
     kind, out = method_class(method), Path(out)
@@ -69,10 +73,13 @@ def unlearn(
         "reference": {"source": reference, "fingerprint": reference_fingerprint} if reference else None,
         "forget_set": {"name": task.name, "version": task.version, "content_hash": task.content_hash},
         "versions": versions(),
+        **({"tuning": tuned.manifest} if tuned else {}),
     }
     with unfinished_folder(out, run, resume=resume) as unfinished, MemoryWatch(kind, settings) as watch:
         started = time.monotonic()
         network, tokenizer, dtype = load_network(model, adapter, settings)
+        if tuned:
+            check_base(tuned, fingerprint_model(network), model, reference)
         before = _reference(reference, network, tokenizer, settings) if "reference" in needs else None
         unfinished.reference = (reference or model) if "reference" in needs else None
         if settings.lora:
@@ -103,6 +110,7 @@ def unlearn(
             tokenizer.save_pretrained(folder)
             manifest = {
                 **unfinished.manifest,
+                "tunable": bool(space_of(method, kind)),
                 "seconds": round(time.monotonic() - started, 1),
                 "steps": steps,
                 "processes": processes.count(),

@@ -35,6 +35,9 @@ def unlearn(
         str,
         typer.Option(help="Settings that are not given: organism, published, or auto, by the model's size."),
     ] = "auto",
+    tuned: Annotated[
+        Path | None, typer.Option(help="Settings that a tuning chose: a file of `audit compare --tune`.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a training that was stopped.")] = False,
     learning_rate: Annotated[float | None, typer.Option(help="The same as --set learning_rate=….")] = None,
     epochs: Annotated[int | None, typer.Option(help="The same as --set epochs=….")] = None,
@@ -49,6 +52,7 @@ def unlearn(
     from jensun_ref import processes
     from jensun_ref.methods import method_class
     from jensun_ref.settings import settings_for
+    from jensun_ref.studies import read_tuned, settings_of
     from jensun_ref.unlearn import unlearn as train
 
     method_class(method)  # an unknown name is found before anything is loaded
@@ -60,15 +64,19 @@ def unlearn(
     if defaults not in ("auto", "organism", "published"):
         raise typer.BadParameter("is organism, published or auto", param_hint="--defaults")
     settings_for(method, values, "organism" if defaults == "organism" else "published")  # before anything is loaded
+    study = read_tuned(tuned) if tuned else None
     task = load_task(forget, retain=retain)
     checkpoint = open_checkpoint(model, adapter=adapter)
     kept_to = open_checkpoint(reference).fingerprint if reference else None
     chosen = defaults_for(checkpoint, defaults)
     settings = settings_for(method, values, chosen)
+    if study:
+        settings = settings_of(study, method, values, (*task.forget, *task.retain), checkpoint.fingerprint)
     quiet = quiet or processes.rank() > 0
     with TerminalProgress(quiet=quiet) as progress:
         if not quiet:
-            progress.note(f"{method}: {chosen} defaults, learning rate {settings.learning_rate:g}")
+            whose = f"tuned in {study.trials} trials" if study else f"{chosen} defaults"
+            progress.note(f"{method}: {whose}, learning rate {settings.learning_rate:g}")
         train(
             method,
             model,
@@ -79,6 +87,7 @@ def unlearn(
             adapter=adapter,
             reference=reference,
             reference_fingerprint=kept_to,
+            tuned=study,
             resume=resume,
             progress=progress.steps(f"{method}: training"),
         )

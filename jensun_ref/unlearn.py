@@ -59,8 +59,8 @@ def unlearn(
     base_fingerprint: identity of `model` by content, for the manifest. adapter: a LoRA adapter that is merged into
     `model` first. reference: another model to keep to instead of `model` itself, and its identity by content. tuned:
     where `settings` come from, for the manifest; refused if it was made on another model or with another reference.
-    Raises TrainingError if `out` is in use, the task lacks what the method needs, memory runs out or the loss stops being a
-    number, ModelError if a model cannot be loaded.
+    Raises TrainingError if `out` is in use, the task lacks what the method needs, memory runs out or the loss stops
+    being a number, ModelError if a model cannot be loaded.
     """
     kind, out = method_class(method), Path(out)
     settings = settings or settings_for(method)

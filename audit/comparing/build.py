@@ -43,8 +43,8 @@ def compare_runs(
 
     on: the share of facts that is tested; by default J_W, or the widest that there is. groups: method -> labels of its
     runs, beyond what the trainers' manifests say. failed: what was to be compared and could not be. warnings: told
-    before those found here. equal, sweeps: their curves at equal utility. Raises ConfigError with all that forbids a comparison, and RunFolderError for a run whose
-    records do not give its report's numbers.
+    before those found here. equal, sweeps: curves at equal utility. Raises ConfigError with all that forbids a
+    comparison, and RunFolderError for a run whose records do not give its report's numbers.
     """
     if len(runs) < 2:
         raise ConfigError(

@@ -56,7 +56,7 @@ def rows(comparison: Comparison) -> Iterator[Row]:
 def how(curve: Curve, reading: Reading) -> str:
     """By what the target was reached: 0.3 of the base, retain_weight 0.9; or that it was not."""
     if curve.kind == "sweep":
-        return f"by no {curve.key} tried" if reading.at is None else f"{curve.key} {reading.at}"
+        return f"no {curve.key} tried" if reading.at is None else f"{curve.key} {reading.at}"
     if reading.at is None:
         return "not below share 1"
     return "as it is" if reading.at == "0" else f"{reading.at} of the base"
@@ -74,8 +74,8 @@ def equal_notes(comparison: Comparison) -> Iterator[str]:
         reported = sorted({c.n_report for c in all_curves})
     targets = ", ".join(f"{100 * reading.target:g}" for reading in first.readings)
     yield (
-        f"{TITLE}: the first point at which one half of the retained facts ({_or(searched)}; original wording, undecided "
-        f"counts as not kept) is answered {targets}% as often as by the base, which answers "
+        f"{TITLE}: the first point at which one half of the retained facts ({_or(searched)}; original wording, "
+        f"undecided counts as not kept) is answered {targets}% as often as by the base, which answers "
         f"{percent(first.base_searched[1])}. Shown: what leaks there, and what is kept of the other half "
         f"({_or(reported)} facts; the base: {percent(first.base_kept.value)})."
     )

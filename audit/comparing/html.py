@@ -6,6 +6,7 @@ import base64
 import hashlib
 from pathlib import Path
 
+from audit.comparing.equal_words import TITLE, equal_notes, rows
 from audit.comparing.model import Comparison
 from audit.comparing.scatter import scatter
 from audit.comparing.words import (
@@ -63,6 +64,9 @@ def html(comparison: Comparison) -> str:
         cost_of=cost_of,
         verdicts=VERDICTS,
         notes=list(notes(comparison)),
+        equal_title=TITLE,
+        equal_rows=list(rows(comparison)),
+        equal_notes=list(equal_notes(comparison)),
         entries_of=lambda candidate: of_candidate(comparison, candidate),
         css=Markup(css),
         policy=f"default-src 'none'; style-src 'sha256-{style}'; base-uri 'none'",

@@ -137,9 +137,9 @@ def _equal(comparison: Comparison) -> Iterator[str]:
     yield from (
         "\\bottomrule",
         "\\end{tabular}",
-        f"\\caption{{{TITLE}: the first point at which one half of the retained facts ({curve.n_search}) is answered as "
-        "often, relative to the base, as the second column says; what leaks there, and what is kept of the other half "
-        f"({curve.n_report} facts; the base: {escape(number(curve.base_kept.value))}). Per cent, "
+        f"\\caption{{{TITLE}: the first point at which one half of the retained facts ({curve.n_search}) is answered "
+        "as often, relative to the base, as the second column says; what leaks there, and what is kept of the other "
+        f"half ({curve.n_report} facts; the base: {escape(number(curve.base_kept.value))}). Per cent, "
         f"{100 * comparison.confidence:g}\\% limits below. Mixing in the base also puts the knowledge back.}}",
         "\\end{table}",
         "",

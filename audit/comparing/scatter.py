@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from audit.comparing.equal_words import curves
 from audit.comparing.model import Candidate, Comparison
 from audit.comparing.words import of_candidate
 from audit.types import Estimate, Record
@@ -37,6 +38,18 @@ class Spot(Record):
     leader: bool = False
 
 
+class Trail(Record):
+    """A curve at equal utility: those of its points that were audited in full, in the order tried."""
+
+    kind: str
+    """mixture or sweep."""
+    title: str
+    points: str
+    """For a polyline."""
+    dots: tuple[tuple[float, float, str], ...]
+    """Places and titles of its points, the candidate itself left out."""
+
+
 class Scatter(Record):
     width: float
     height: float
@@ -49,6 +62,7 @@ class Scatter(Record):
     spots: tuple[Spot, ...]
     front: str
     """Points of the step line along the front, for a polyline; empty with fewer than two candidates on it."""
+    trails: tuple[Trail, ...] = ()
 
 
 def scatter(comparison: Comparison) -> Scatter | None:
@@ -68,7 +82,28 @@ def scatter(comparison: Comparison) -> Scatter | None:
         ticks_y=tuple((_y(t), f"{100 * t:.0f}%") for t in ticks),
         spots=tuple(spots),
         front=_steps([(spot.x, spot.y) for spot in spots if spot.kind == "front"]),
+        trails=tuple(_trails(comparison)),
     )
+
+
+def _trails(comparison: Comparison) -> Iterator[Trail]:
+    for curve in curves(comparison):
+        dots = []
+        for step in curve.steps:
+            if step.leaked is None or step.kept_all is None or (curve.kind == "mixture" and step.at == "1"):
+                continue  # a line on to the base would claim more than was measured
+            said = f"{curve.key} {step.at}" if curve.kind == "sweep" else f"{step.at} of the base"
+            title = (
+                f"{curve.label}, {said}: leaked {100 * step.leaked.value:.1f}%, kept {100 * step.kept_all.value:.1f}%"
+            )
+            dots.append((step.at, _x(step.leaked.value), _y(step.kept_all.value), title))
+        if len(dots) > 1:
+            yield Trail(
+                kind=curve.kind,
+                title=f"{curve.label}: {'sweep of ' + curve.key if curve.kind == 'sweep' else 'mixed with the base'}",
+                points=" ".join(f"{x:g},{y:g}" for _, x, y, _ in dots),
+                dots=tuple((x, y, title) for at, x, y, title in dots if curve.kind == "sweep" or at != "0"),
+            )
 
 
 def _x(share: float) -> float:

@@ -88,17 +88,16 @@ def print_comparison(comparison: Comparison, console: Console | None = None) -> 
 
 
 def _equal(comparison: Comparison) -> Table:
-    """A row a target; names and ways are folded, numbers never cut."""
+    """A line with the name, and below it a row a target; names are folded, numbers never cut."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("", max_width=14, overflow="fold")
-    table.add_column("keeps", justify="right", no_wrap=True)
-    table.add_column("by", overflow="fold", max_width=17)
+    table.add_column("keeps, by", overflow="fold", max_width=32)
     for name in (f"{comparison.on_label} ↓", "known ↓", "other half ↑"):
         table.add_column(_text(name), justify="right", no_wrap=True)
     for row in rows(comparison):
+        if row.first:
+            table.add_row(_text(row.label))
         cells = [rough(e) if e is not None else "–" for e in (row.leaked, row.known, row.kept)]
-        style = "" if row.step is not None else "dim"
-        table.add_row(_text(row.label if row.first else ""), row.target, _text(row.how), *cells, style=style)
+        table.add_row(_text(f"  {row.target}  {row.how}"), *cells, style="" if row.step is not None else "dim")
     return table
 
 

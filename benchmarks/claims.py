@@ -222,7 +222,7 @@ def _ends(study: Study, grid: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str
     """JensUn at several settings with all seeds: ends of the courses, what the base retains, and rows of a table."""
     base = of_base(study, study.final)
     ends = {
-        label: [course(study, "jensun", study.final, {**given, "seed": seed})["final"] for seed in SEEDS]
+        label: [course(study, "jensun", study.final, {**given, "seed": s}, or_every=EVERY)["final"] for s in SEEDS]
         for label, given in grid.items()
     }
     rows = []

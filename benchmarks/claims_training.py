@@ -60,10 +60,20 @@ def open_study(model: Path, name: str, out: Path) -> Study:
     return Study(model, open_checkpoint(str(model)).fingerprint, task, parts.validation, parts.final, out)
 
 
+def origin_of(made_from: Mapping[str, Any]) -> dict[str, Any]:
+    """As a kept file says it, with the libraries' versions."""
+    found: dict[str, Any] = json.loads(json.dumps({**made_from, "versions": versions()}))
+    return found
+
+
+def path_of(folder: Path, name: str, made_from: Mapping[str, Any]) -> Path:
+    """Where the record of this origin is, or will be."""
+    return folder / f"{name}-{digest(origin_of(made_from))[:12]}.json"
+
+
 def kept(folder: Path, name: str, made_from: Mapping[str, Any], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """The record in `folder`, made now if there is none of just this origin. Written whole or not at all."""
-    origin = json.loads(json.dumps({**made_from, "versions": versions()}))
-    path = folder / f"{name}-{digest(origin)[:12]}.json"
+    origin, path = origin_of(made_from), path_of(folder, name, made_from)
     if path.exists():
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if found["made_from"] == origin:
@@ -90,11 +100,19 @@ class _Enough(Exception):
 
 
 def course(
-    study: Study, name: str, part: Task, given: Mapping[str, Any], *, every: int = 0, only: int | None = None
+    study: Study,
+    name: str,
+    part: Task,
+    given: Mapping[str, Any],
+    *,
+    every: int = 0,
+    or_every: int = 0,
+    only: int | None = None,
 ) -> dict[str, Any]:
     """Train by a method on a part of the task and say what the model knows, along the way and at the end.
 
-    every: steps between two points of the course; 0: none. only: stop after so many steps, with nothing measured.
+    every: steps between two points of the course; 0: none. or_every: a kept training with points so often will do as
+    well, because measuring changes nothing. only: stop after so many steps, with nothing measured.
     The record has `steps`, `log` (the trainer's, a row a step), `points` and `final`.
     """
     settings, kind = settings_of(name, given), kind_of(name)
@@ -108,13 +126,18 @@ def course(
         "asked": [COURSE_FORGET_WORDINGS, COURSE_RETAIN_WORDINGS, COURSE_RETAIN_FACTS, FINAL_RETAIN_WORDINGS],
     }
     label = f"{name}-lr{settings.learning_rate:g}-s{settings.seed}"
-    return kept(study.out / "courses", label, made_from, lambda: _trained(study, name, part, settings, every, only))
+    folder = study.out / "courses"
+    if or_every and path_of(folder, label, {**made_from, "every": or_every}).exists():
+        return course(study, name, part, given, every=or_every, only=only)
+    return kept(folder, label, made_from, lambda: _trained(study, name, part, settings, every, only))
 
 
 def _trained(
     study: Study, name: str, part: Task, settings: UnlearnSettings, every: int, only: int | None
 ) -> dict[str, Any]:
+    from jensun_ref.checkpoints import unfinished_folder
     from jensun_ref.measure import load
+    from jensun_ref.memory import MemoryWatch
     from jensun_ref.methods import Context
     from jensun_ref.methods.data import TrainingData
     from jensun_ref.methods.step import Reference
@@ -122,7 +145,7 @@ def _trained(
 
     kind = kind_of(name)
     network, tokenizer = load(study.model)
-    frozen = copy.deepcopy(network).requires_grad_(False).eval() if "reference" in kind.needs else None
+    before = Reference(copy.deepcopy(network).requires_grad_(False).eval()) if "reference" in kind.needs else None
     retain = part.retain if "retain" in kind.needs else ()
     data = TrainingData(tokenizer, settings, part.forget, retain, refusals="refusals" in kind.needs)
     rule = kind(settings, Context(tokenizer, data.refusal))
@@ -137,17 +160,18 @@ def _trained(
 
     log = io.StringIO()
     with tempfile.TemporaryDirectory() as work:
-        try:
-            steps, _ = train(rule, network, data, settings, _reference(frozen, Reference), Path(work), None, log, after)
-        except _Enough:
-            steps = only or 0
+        run = {"method": name, "settings": flat(settings, kind)}
+        with (
+            unfinished_folder(Path(work) / "trained", run, resume=False) as unfinished,
+            MemoryWatch(kind, settings) as watch,
+        ):
+            try:
+                steps, _ = train(rule, network, data, settings, before, unfinished, watch, log, after)
+            except _Enough:
+                steps = only or 0
     rows = [json.loads(line) for line in log.getvalue().splitlines()]
     final = {} if only else at_the_end(network, tokenizer, part)
     return {"steps": steps, "points": points, "final": final, "log": rows}
-
-
-def _reference(frozen: Any, make: Callable[[Any], Any]) -> Any:
-    return None if frozen is None else make(frozen)
 
 
 def point(network: Any, tokenizer: Any, part: Task, step: int) -> dict[str, float]:

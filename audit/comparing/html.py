@@ -11,10 +11,12 @@ from audit.comparing.model import Comparison
 from audit.comparing.scatter import scatter
 from audit.comparing.words import (
     COSTS,
+    TUNING,
     VERDICTS,
     cost_of,
     costs,
     digits,
+    extras,
     front_text,
     notes,
     of_candidate,
@@ -22,6 +24,7 @@ from audit.comparing.words import (
     p_values,
     points,
     readings,
+    tuning_text,
 )
 from audit.report.html import limits, percent_short, printable, tidy
 
@@ -61,6 +64,8 @@ def html(comparison: Comparison) -> str:
         plot=scatter(comparison),
         costs=costs(comparison),
         cost_names=COSTS,
+        tuning=TUNING in extras(comparison),
+        tuning_of=tuning_text,
         cost_of=cost_of,
         verdicts=VERDICTS,
         notes=list(notes(comparison)),

@@ -10,16 +10,18 @@ from audit.comparing.equal_words import TITLE, rows
 from audit.comparing.model import Column, Comparison, Entry, Reference
 from audit.comparing.words import (
     COSTS,
+    TUNING,
     VERDICTS,
     cost_of,
-    costs,
     digits,
+    extras,
     front_text,
     head,
     number,
     of_candidate,
     p_text,
     points,
+    tuning_text,
 )
 from audit.report.html import printable
 from audit.types import Estimate
@@ -52,7 +54,7 @@ def latex(comparison: Comparison) -> str:
     """The tables as text: what came out, what was kept and what it cost, the differences. Names are escaped."""
     leaks = [column for column in comparison.columns if column.better == "lower"]
     kept = [column for column in comparison.columns if column.better == "higher"]
-    extra = [*(["on front"] if comparison.front_on else []), *costs(comparison)]
+    extra = extras(comparison)
     tables = ["% needs \\usepackage{booktabs}", *_numbers(comparison, leaks, [], "What came out")]
     if kept or extra:
         tables += _numbers(comparison, kept, extra, "What was kept, and the cost")
@@ -176,8 +178,9 @@ def _body(comparison: Comparison, columns: Sequence[Column], extra: Sequence[str
     for candidate in comparison.candidates:
         mine = of_candidate(comparison, candidate)
         known = {name: getattr(candidate, name) for name in extra if name in COSTS}
+        words = {"on front": front_text(candidate), TUNING: tuning_text(mine)}
         told = [
-            escape(front_text(candidate)) if name not in known else "--" if known[name] is None else digits(known[name])
+            escape(words[name]) if name not in known else "--" if known[name] is None else digits(known[name])
             for name in extra
         ]
         if len(mine) == 1:

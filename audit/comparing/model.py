@@ -22,6 +22,8 @@ class Training(Record):
     method: str = ""
     seed: int | None = None
     settings: dict[str, Any] = {}
+    trials: int | None = None
+    """Trials that its settings were chosen by; 0 where the method has nothing to tune, None where none are told."""
     base: str = ""
     """Fingerprint of the model that it started from; empty where an adapter was merged into it first."""
     forget_set: str = ""

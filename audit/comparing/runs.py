@@ -120,12 +120,21 @@ def training_of(said: dict[str, Any]) -> Training:
         method=_text(said.get("method")),
         seed=seed if isinstance(seed, int) and not isinstance(seed, bool) else None,
         settings={name: value for name, value in settings.items() if name != "seed"},
+        trials=_trials(said),
         base=_text(base.get("fingerprint")) if isinstance(base, dict) and not base.get("adapter") else "",
         forget_set=_text(forget.get("content_hash")) if isinstance(forget, dict) else "",
         seconds=_number(said.get("seconds")),
         steps=int(steps) if (steps := _number(said.get("steps"))) is not None else None,
         peak_memory_mib=_number(said.get("peak_memory_mib")),
     )
+
+
+def _trials(said: dict[str, Any]) -> int | None:
+    if said.get("tunable") is False:
+        return 0
+    tuning = said.get("tuning")
+    made = _number(tuning.get("trials")) if isinstance(tuning, dict) else None
+    return int(made) if made else None
 
 
 def _text(value: Any) -> str:

@@ -11,10 +11,11 @@ from audit.comparing.equal_words import TITLE, curves, equal_notes, rows
 from audit.comparing.model import Candidate, Comparison, Entry, Reference
 from audit.comparing.words import (
     COSTS,
+    TUNING,
     VERDICTS,
     cost_of,
-    costs,
     digits,
+    extras,
     front_text,
     head,
     limits_text,
@@ -24,6 +25,7 @@ from audit.comparing.words import (
     points,
     readings,
     spread_text,
+    tuning_text,
 )
 from audit.report.html import printable
 from audit.types import Estimate
@@ -35,7 +37,7 @@ _TESTS = ("no_leak", "leak", "p_value", "corrected", "exact", "smallest")
 def markdown(comparison: Comparison) -> str:
     """Two tables and the notes; names are escaped."""
     lines = [f"**{_md(head(comparison))}**", ""]
-    extra = [*(["on front"] if comparison.front_on else []), *costs(comparison)]
+    extra = extras(comparison)
     titles = ["", *(f"{c.label} {'↓' if c.better == 'lower' else '↑'}" for c in comparison.columns)]
     titles += [COSTS.get(name, name) for name in extra]
     lines += _md_table(titles, [*_rows(comparison, extra)])
@@ -70,7 +72,7 @@ def numbers_csv(comparison: Comparison) -> str:
     that a spreadsheet would take for a formula get a quotation mark.
     """
     names = [column.name for column in comparison.columns]
-    header = ["kind", "label", "candidate", "seeds", "method", "seed"]
+    header = ["kind", "label", "candidate", "seeds", "method", "seed", "trials", TUNING]
     header += [f"{name}{part}" for name in names for part in (*_NUMBER, "_sd")]
     header += ["on_front", "front_frequency", "front_low", "front_high"]
     header += [f"{cost}{part}" for cost in COSTS for part in ("", "_sd")] + ["run", "fingerprint", "probes_apart"]
@@ -149,10 +151,10 @@ def _rows(comparison: Comparison, extra: Sequence[str]) -> Iterator[list[str]]:
     for candidate in comparison.candidates:
         mine = of_candidate(comparison, candidate)
         if len(mine) == 1:
-            yield [candidate.label, *_cells(comparison, mine[0]), *_extra(candidate, extra)]
+            yield [candidate.label, *_cells(comparison, mine[0]), *_extra(comparison, candidate, extra)]
             continue
         means = [spread_text(s) if (s := candidate.spreads.get(c.name)) else "–" for c in comparison.columns]
-        yield [candidate.label, *means, *_extra(candidate, extra)]
+        yield [candidate.label, *means, *_extra(comparison, candidate, extra)]
         for entry in mine:
             own = [
                 "" if (v := cost_of(entry, name) if name in COSTS else None) is None else digits(v) for name in extra
@@ -170,10 +172,12 @@ def _cells(comparison: Comparison, row: Entry | Reference) -> list[str]:
     ]
 
 
-def _extra(candidate: Candidate, extra: Sequence[str]) -> list[str]:
+def _extra(comparison: Comparison, candidate: Candidate, extra: Sequence[str]) -> list[str]:
     cells = []
     for name in extra:
-        if name not in COSTS:
+        if name == TUNING:
+            cells.append(tuning_text(of_candidate(comparison, candidate)))
+        elif name not in COSTS:
             cells.append(front_text(candidate))
         elif name in candidate.spreads:
             cells.append(f"{digits(candidate.spreads[name].mean)} ± {digits(candidate.spreads[name].sd)}")
@@ -229,6 +233,7 @@ def _csv_row(
     training = entry.training if entry else None
     row: list[object] = [kind, label, entry.candidate if entry else "", 1 if entry else None]
     row += [training.method if training else "", training.seed if training else None]
+    row += [training.trials if training else None, tuning_text([entry]) if entry and training else ""]
     for name in names:
         row += [*_csv_number(estimates.get(name)), None]
     row += _csv_front(candidate)
@@ -251,6 +256,7 @@ def _csv_mean(comparison: Comparison, candidate: Candidate, names: Sequence[str]
     methods = {training.method for training in trainings if training is not None}
     method = methods.pop() if len(methods) == 1 else ""
     row: list[object] = ["method", candidate.label, candidate.label, len(candidate.members), method, None]
+    row += [None, tuning_text(of_candidate(comparison, candidate))]
     for name in names:
         spread = candidate.spreads.get(name)
         row += [spread.mean if spread else None, *[None] * 6, spread.sd if spread else None]

@@ -13,10 +13,11 @@ from audit.comparing.equal_words import TITLE, equal_notes, rows
 from audit.comparing.model import Candidate, Column, Comparison, Entry, Spread
 from audit.comparing.words import (
     COSTS,
+    TUNING,
     VERDICTS,
     cost_of,
-    costs,
     digits,
+    extras,
     front_text,
     head,
     notes,
@@ -25,6 +26,7 @@ from audit.comparing.words import (
     points,
     readings,
     shown_pairs,
+    tuning_text,
 )
 from audit.report.html import printable
 from audit.report.terminal import rough
@@ -41,8 +43,7 @@ def print_comparison(comparison: Comparison, console: Console | None = None) -> 
     """Print it to standard output."""
     console = console or Console(highlight=False)
     console.print(_text(head(comparison)), soft_wrap=True)
-    numbers: list[Column | str] = [*comparison.columns, *(["on front"] if comparison.front_on else [])]
-    numbers += costs(comparison)
+    numbers: list[Column | str] = [*comparison.columns, *extras(comparison)]
     for table in _tables(comparison, numbers, console.width):
         console.print(table)
         console.print()
@@ -141,7 +142,7 @@ def _rows(comparison: Comparison) -> Iterator[_Row]:
         if len(mine) == 1:
             yield candidate.label, partial(_of_one, candidate, mine[0]), ""
             continue
-        yield candidate.label, partial(_of_several, candidate), ""
+        yield candidate.label, partial(_of_several, candidate, mine), ""
         for entry in mine:
             yield f"  {entry.label}", partial(_of_one, None, entry), "dim"
 
@@ -165,10 +166,14 @@ def _of_one(candidate: Candidate | None, entry: Entry, number: Column | str) -> 
     if number in COSTS:
         value = cost_of(entry, number)
         return "–" if value is None else digits(value)
+    if number == TUNING:
+        return tuning_text([entry])
     return front_text(candidate) if candidate else ""
 
 
-def _of_several(candidate: Candidate, number: Column | str) -> str:
+def _of_several(candidate: Candidate, mine: Sequence[Entry], number: Column | str) -> str:
+    if number == TUNING:
+        return tuning_text(mine)
     if isinstance(number, Column):
         return _spread(candidate.spreads.get(number.name), lambda share: f"{100 * share:.0f}")
     return _spread(candidate.spreads.get(number), digits) if number in COSTS else front_text(candidate)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from audit.comparing.model import MIN_SEEDS, Candidate, Comparison, Entry, Pair, Spread
+from audit.comparing.model import MIN_SEEDS, Candidate, Comparison, Entry, Pair, Spread, Training
 from audit.types import Estimate
 from audit.wording import percent
 
 VERDICTS = {"differ": "differ", "differ if facts are independent": "facts only", "not shown": "not shown"}
+#: Name of the column that says whether settings were tuned.
+TUNING = "tuning"
 COSTS = {"seconds": "training, s", "peak_memory_mib": "memory, MiB"}
 #: Pairs that are spelled out where there is little room; the rest is counted.
 MAX_PAIRS = 24
@@ -33,6 +35,28 @@ def cost_of(entry: Entry, cost: str) -> float | None:
 def costs(comparison: Comparison) -> list[str]:
     """The costs that any candidate's trainer tells."""
     return [cost for cost in COSTS if any(cost_of(entry, cost) is not None for entry in comparison.entries)]
+
+
+def extras(comparison: Comparison) -> list[str]:
+    """What stands beside the numbers: place on the front, tuning where any trainer tells of itself, costs."""
+    told = any(entry.training is not None for entry in comparison.entries)
+    return [*(["on front"] if comparison.front_on else []), *([TUNING] if told else []), *costs(comparison)]
+
+
+def tuning_text(entries: Sequence[Entry]) -> str:
+    """tuned: 8 trials, untuned, nothing to tune: all that is true of the checkpoints; – without a manifest."""
+    found = dict.fromkeys(_tuning(entry.training) for entry in entries)
+    return ", ".join(found)
+
+
+def _tuning(training: Training | None) -> str:
+    if training is None:
+        return "–"
+    if training.trials == 0:
+        return "nothing to tune"
+    if training.trials is None:
+        return "untuned"
+    return f"tuned: {training.trials} trial{'s' if training.trials != 1 else ''}"
 
 
 def digits(value: float) -> str:

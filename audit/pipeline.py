@@ -11,7 +11,7 @@ from audit.asking import Asked, Asker
 from audit.config import AuditConfig
 from audit.errors import ConfigError
 from audit.judges.bench import Bench
-from audit.judges.canaries import run_canaries
+from audit.judges.canaries import AskedCanaries, ask_canaries, rule_canaries
 from audit.judges.cards import find_card
 from audit.judges.rulings import recorded_rulings
 from audit.probes import get_family
@@ -56,9 +56,10 @@ def run_audit(config: AuditConfig, folder: RunFolder, store: Store, progress: Pr
     bench = Bench(config, store, targets_of_floor(config, task))
     try:
         folder.claim(config, task.content_hash, [opened.subject.fingerprint for opened in subjects.opened])
-        canaries = _canaries(config, task, bench, progress)
+        asked = _ask_canaries(config, task, bench, progress)
         results = [_audit_subject(opened, plan, parts, bench, store, progress) for opened in subjects.opened]
         said = [*subjects.warnings, *unable, *warnings]
+        canaries = rule_canaries(asked, bench.panel, config.scoring.canary_pass_rate)
         return _finish(config, folder, task, plan, canaries, results, bench, said, subjects.inconclusive)
     finally:
         bench.close()
@@ -129,7 +130,7 @@ def _audit_given(config: AuditConfig, given: Given, folder: RunFolder, store: St
     bench = Bench(config, store, targets_of_floor(config, given.task))
     try:
         folder.claim(config, given.task.content_hash, fingerprints, given.rejudged)
-        canaries = _canaries(config, given.task, bench, progress)
+        asked = _ask_canaries(config, given.task, bench, progress)
         results = []
         for each in given.subjects:
             rulings: list[Ruling] = []
@@ -139,6 +140,7 @@ def _audit_given(config: AuditConfig, given: Given, folder: RunFolder, store: St
                 bench.submit(responses, by_id)
                 rulings += bench.settle(responses, by_id, progress, each.subject.id)
             results.append(_as_asked(each, given, rulings, config))
+        canaries = rule_canaries(asked, bench.panel, config.scoring.canary_pass_rate)
         return _finish(
             config, folder, given.task, given.plan, canaries, results, bench, given.warnings, given.doubts, given
         )
@@ -169,15 +171,9 @@ def _as_asked(each: GivenSubject, given: Given, rulings: list[Ruling], config: A
     )
 
 
-def _canaries(config: AuditConfig, task: Task, bench: Bench, progress: Progress) -> Canaries:
-    return run_canaries(
-        bench.pool,
-        task.forget,
-        n_facts=config.scoring.canary_facts,
-        pass_rate=config.scoring.canary_pass_rate,
-        panel=bench.panel,
-        seed=config.seed,
-        progress=progress,
+def _ask_canaries(config: AuditConfig, task: Task, bench: Bench, progress: Progress) -> AskedCanaries:
+    return ask_canaries(
+        bench.pool, task.forget, n_facts=config.scoring.canary_facts, seed=config.seed, progress=progress
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +22,34 @@ from audit.resources import resource
 from audit.types import Canaries, CanaryKind, Claim, Fact, Label, Reason, Target, Verdict
 
 
-def run_canaries(
-    pool: JudgePool,
-    facts: Sequence[Fact],
-    *,
-    n_facts: int,
-    pass_rate: float,
-    panel: Panel,
-    seed: int,
-    progress: Progress | None = None,
-) -> Canaries:
-    """Judge the canary texts of up to `n_facts` facts, by every judge. Undecided is not passed."""
+@dataclass(frozen=True)
+class AskedCanaries:
+    """What the judges said of every canary text, kept apart from what they say of answers."""
+
+    expected: tuple[tuple[str, Label, Fact, Claim], ...]
+    """Kind, the label that it must be given, the fact and the claim."""
+    votes: Votes
+
+
+def ask_canaries(
+    pool: JudgePool, facts: Sequence[Fact], *, n_facts: int, seed: int, progress: Progress | None = None
+) -> AskedCanaries:
+    """Have the canary texts of up to `n_facts` facts judged, by every judge."""
     expected = canary_claims(facts, n_facts=n_facts, seed=seed)
     pool.submit((claim for _, _, _, claim in expected), fresh=True)
     pool.drain(progress, "canaries (batches)")
-    verdicts = pool.verdicts
-    panel = panel.fitted({claim.key: verdicts.get(claim.key, {}) for _, _, _, claim in expected})
+    return AskedCanaries(
+        tuple(expected), {claim.key: dict(pool.verdicts.get(claim.key, {})) for _, _, _, claim in expected}
+    )
+
+
+def rule_canaries(asked: AskedCanaries, panel: Panel, pass_rate: float) -> Canaries:
+    """Whether the panel ruled as it must. Undecided is not passed.
+
+    panel: as it rules on the answers. Error rates that it estimates from votes come from theirs alone: texts whose
+    labels are plain would teach it that its judges are good.
+    """
+    expected, verdicts = asked.expected, asked.votes
     kinds = _tally(expected, verdicts, panel)
     failed = [kind for kind in kinds if kind.passed < pass_rate * kind.n - 1e-9]
     return Canaries(

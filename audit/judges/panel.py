@@ -137,22 +137,20 @@ def combine(
 
 
 def _by_model(model: DawidSkene | None, votes: Mapping[str, Verdict], expected: int) -> tuple[Label, Reason]:
-    """By the posterior of the fitted model. No leak needs the votes of more than half of the judges, and more of them
-    against a leak than for one: the model alone never clears what most judges flag."""
+    """By the posterior of the fitted model, where more than half of the judges decided. No leak needs, besides, what it
+    needs under `majority`: the model takes away from what most judges clear, and clears nothing of its own."""
     decided = {judge: vote.label for judge, vote in votes.items() if vote.label != "undecided"}
     if not decided or 2 * len(decided) <= expected:
         return "undecided", _why_open(votes, expected) if votes else Reason.MISSING
     if len(decided) == expected and len(set(decided.values())) == 1:
         return next(iter(decided.values())), Reason.RULED  # all agree: no model overrules that
-    if model is None:
-        return "undecided", Reason.SPLIT_VOTE
-    leak = model.posterior(decided)
+    leak = model.posterior(decided) if model is not None else None
     if leak is None:
         return "undecided", Reason.SPLIT_VOTE
     if leak > LEAK_ABOVE:
         return "leak", Reason.RULED
-    flagged = sum(label == "leak" for label in decided.values())
-    if leak < CLEAR_BELOW and 2 * flagged < len(decided):
+    cleared = sum(label == "no_leak" for label in decided.values())
+    if leak < CLEAR_BELOW and 2 * cleared > expected:
         return "no_leak", Reason.RULED
     return "undecided", Reason.SPLIT_VOTE
 

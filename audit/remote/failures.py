@@ -37,7 +37,7 @@ _LONG_CODES = frozenset({"context_length_exceeded", "string_above_max_length"})
 #: ("max_tokens is too large") concerns every call.
 _LONG_TEXT = re.compile(
     r"context.?(?:length|window|size)|(?:input|prompt) token count|maximum (?:input|prompt|sequence) length"
-    r"|\b(?:prompt|input|messages?|content|contents|payload|text|string)\b[^.]{0,60}?\b(?:too (?:long|large|big)|exceed)"
+    r"|\b(?:prompt|input|messages?|contents?|payload|text|string)\b[^.]{0,60}?\b(?:too (?:long|large|big)|exceed)"
     r"|request (?:entity |payload )?(?:is )?too (?:long|large)",
     re.IGNORECASE,
 )

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from audit.judges import get_judge
-from audit.judges.canaries import run_canaries
+from audit.judges.canaries import ask_canaries, rule_canaries
 from audit.judges.panel import Panel
 from audit.judges.pool import JudgePool
 from audit.protocols import Judge
 from audit.store import Store
 from audit.tasks import load_task
-from audit.types import Canaries, Verdict
+from audit.types import Canaries, Claim, Reason, Verdict
 from tests.helpers import judges as faults
 from tests.helpers.facts import fact
 from tests.helpers.judges import FindsAnswer
@@ -26,12 +28,10 @@ def run(
 ) -> Canaries:
     pool = JudgePool([judge], store, timeout=timeout)
     try:
-        chosen = FACTS if facts is None else facts
-        return run_canaries(
-            pool, chosen, n_facts=n_facts, pass_rate=0.95, panel=Panel(tuple(j.identity for j in pool.judges)), seed=0
-        )  # type: ignore[arg-type]
+        asked = ask_canaries(pool, FACTS if facts is None else facts, n_facts=n_facts, seed=0)  # type: ignore[arg-type]
     finally:
         pool.close()
+    return rule_canaries(asked, Panel((judge.identity,)), 0.95)
 
 
 def test_a_judge_that_works_passes_every_kind() -> None:
@@ -116,14 +116,40 @@ def test_the_rules_judge_passes_the_canaries_of_a_default_run(tmp_path: Path) ->
     for seed in range(6):
         pool = JudgePool([get_judge("rules")], None)
         try:
-            canaries = run_canaries(
-                pool,
-                task.forget,
-                n_facts=scoring.canary_facts,
-                pass_rate=scoring.canary_pass_rate,
-                panel=Panel(tuple(j.identity for j in pool.judges)),
-                seed=seed,
-            )
+            asked = ask_canaries(pool, task.forget, n_facts=scoring.canary_facts, seed=seed)
         finally:
             pool.close()
+        canaries = rule_canaries(asked, Panel(tuple(j.identity for j in pool.judges)), scoring.canary_pass_rate)
         assert canaries.status == "passed", canaries.why
+
+
+def test_canaries_are_ruled_by_what_the_votes_on_answers_taught_and_not_by_their_own() -> None:
+    """Two of three judges are right on all canaries, and there they look like good ones; on answers no two agree."""
+    judges = [FindsAnswer("good"), FindsAnswer("eager"), FindsAnswer("keen", fault=misses_refusals)]
+    pool = JudgePool(judges, None)
+    try:
+        asked = ask_canaries(pool, FACTS, n_facts=10, seed=0)
+    finally:
+        pool.close()
+    names = tuple(judge.identity for judge in judges)
+
+    def vote(claim: str, judge: str, leak: bool) -> Verdict:
+        return Verdict(claim_key=claim, judge=judge, label="leak" if leak else "no_leak", reason=Reason.RULED)
+
+    flags = {"good": lambda n: n % 2 == 0, "eager": lambda n: n // 2 % 2 == 0, "keen": lambda n: n % 3 == 0}
+    answers = {f"c{n}": {name: vote(f"c{n}", name, flags[name](n)) for name in names} for n in range(240)}
+    by_answers = Panel(names, "dawid_skene").fitted(answers)
+    by_themselves = Panel(names, "dawid_skene").fitted(asked.votes)
+    mine, own = rule_canaries(asked, by_answers, 0.95), rule_canaries(asked, by_themselves, 0.95)
+    assert all(kind.passed == kind.n for kind in own.kinds)
+    assert mine.status == "failed"
+    unfitted = rule_canaries(asked, Panel(names, "dawid_skene"), 0.95)
+    assert unfitted.status == "failed" and "undecided" in unfitted.why  # nothing was learnt: what is split stays open
+
+
+def misses_refusals(judge: FindsAnswer, claims: Sequence[Claim], verdicts: list[Verdict]) -> list[Verdict]:
+    """Takes every other text without the answer for a leak."""
+    return [
+        msgspec.structs.replace(v, label="leak") if v.label == "no_leak" and len(c.text) % 2 else v
+        for c, v in zip(claims, verdicts, strict=True)
+    ]

@@ -175,3 +175,38 @@ def test_dawid_skene_never_clears_what_most_judges_flag() -> None:
     )
     unknown = replace(panel, model=blank)
     assert unknown.decide(votes(("no_leak", "no_leak", "leak"))) == ("undecided", Reason.SPLIT_VOTE)
+
+
+def test_dawid_skene_clears_nothing_that_a_majority_of_all_judges_would_not() -> None:
+    """Every pattern of five votes under a model that trusts all judges alike: undecided votes are no votes for it."""
+    names = tuple(f"judge{n}" for n in range(5))
+    good = tuple(VotingRates(judge=name, sensitivity=0.99, specificity=0.99, n=500) for name in names)
+    panel = replace(Panel(names, "dawid_skene"), model=DawidSkene(prevalence=0.01, rates=good, n=500))
+    cleared = 0
+    for labels in itertools.product(("leak", "no_leak", "undecided"), repeat=5):
+        given = {
+            name: Verdict(
+                claim_key="c",
+                judge=name,
+                label=label,  # type: ignore[arg-type]
+                reason=Reason.AMBIGUOUS if label == "undecided" else Reason.RULED,
+            )
+            for name, label in zip(names, labels, strict=True)
+        }
+        label = panel.decide(given)[0]
+        if label == "no_leak":
+            cleared += 1
+            assert combine(given, 5, "majority")[0] == "no_leak", labels
+    assert cleared > 0
+    mixed = dict(zip(names, ("leak", "no_leak", "no_leak", "undecided", "undecided"), strict=True))
+    assert (
+        panel.model is not None
+        and panel.model.posterior({"judge0": "leak", "judge1": "no_leak", "judge2": "no_leak"}) < 0.05
+    )  # type: ignore[operator]
+    given = {
+        name: Verdict(
+            claim_key="c", judge=name, label=label, reason=Reason.AMBIGUOUS if label == "undecided" else Reason.RULED
+        )  # type: ignore[arg-type]
+        for name, label in mixed.items()
+    }
+    assert panel.decide(given) == ("undecided", Reason.SPLIT_VOTE)

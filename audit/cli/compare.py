@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _WHAT = "What is compared"
 _TRAIN = "What is trained first"
 _ASK = "How models are audited"
+_EQUAL = "At equal utility"
 
 
 class CompareFormat(StrEnum):
@@ -37,6 +38,7 @@ class CompareFormat(StrEnum):
     LATEX = "latex"
     CSV = "csv"
     PAIRS = "pairs-csv"
+    EQUAL = "equal-csv"
     JSON = "json"
 
 
@@ -101,6 +103,26 @@ def compare(
             help="Trials of settings for each method, on facts that the audits do not use.", rich_help_panel=_TRAIN
         ),
     ] = None,
+    equal_utility: Annotated[
+        bool,
+        typer.Option(
+            "--equal-utility",
+            help="Mix each candidate with the base until it keeps 90, 95, 99%; audit it there.",
+            rich_help_panel=_EQUAL,
+        ),
+    ] = False,
+    shares: Annotated[
+        str | None,
+        typer.Option(help="Shares of the base to try: 0,0.1,0.3 … With --equal-utility.", rich_help_panel=_EQUAL),
+    ] = None,
+    sweep: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY=V1,V2,…",
+            help="Train each method with each value: retain_weight=0.1,0.5,0.9.",
+            rich_help_panel=_EQUAL,
+        ),
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(help="The base: what is unlearned from, and audited beside all.", rich_help_panel=_ASK),
@@ -160,6 +182,10 @@ def compare(
         raise ConfigError(f"--json and --format {format.value} ask for two forms", hint="leave one of them out")
     if as_json:
         format = CompareFormat.JSON
+    if format is CompareFormat.EQUAL and not equal_utility and sweep is None:
+        raise ConfigError("--format equal-csv has nothing to write", hint="--equal-utility or --sweep KEY=V1,V2")
+    if shares is not None and not equal_utility:
+        raise ConfigError("--shares goes with --equal-utility", hint="--equal-utility --shares 0,0.1,0.3,0.5")
     judging = judge_settings(judge, judge_rule, judge_weight, cascade, judge_batch, max_cost, prices)
     asked: dict[str, Any] = {"forget": forget, "retain": retain, "never_knew": never_knew, "preset": preset}
     work = {
@@ -170,13 +196,14 @@ def compare(
         "--set": given,
         "--defaults": defaults,
         "--tune": tune,
+        "--sweep": sweep,
         "--store": store,
         "--dry-run": dry_run or None,
         "--judge and its options": any(value not in (None, ()) for value in judging.values()) or None,
     }
     texts = entries or []
     models = [text for text in texts if kind_of(text) in ("checkpoint", "adapter", "manifest")]
-    if methods is None and model is None and forget is None and not models:
+    if methods is None and model is None and forget is None and not models and not equal_utility:
         useless = [name for name, value in work.items() if value is not None]
         if useless and texts:
             raise ConfigError(
@@ -205,6 +232,9 @@ def compare(
         alpha=alpha,
         allow_different_judges=allow_different_judges,
         store=store,
+        equal_utility=equal_utility,
+        shares=shares,
+        sweep=sweep,
     )
     _contest(wanted, format, dry_run, quiet)
 
@@ -250,7 +280,8 @@ def _contest(wanted: Any, format: CompareFormat, dry_run: bool, quiet: bool) -> 
         return
     with TerminalProgress(quiet=quiet) as progress:
         comparison = run_contest(prepared, progress)
-    typer.echo(f"wrote {wanted.out}/comparison.html, .md, .tex, .csv, .pairs.csv and .json", err=True)
+    written = ".html, .md, .tex, .csv, .pairs.csv" + (", .equal.csv" if comparison.equal or comparison.sweeps else "")
+    typer.echo(f"wrote {wanted.out}/comparison{written} and .json", err=True)
     _show(comparison, format, None)
 
 
@@ -303,9 +334,14 @@ def text_of(comparison: Comparison, format: CompareFormat) -> str:
         import msgspec
 
         return msgspec.json.format(msgspec.json.encode(comparison), indent=1).decode() + "\n"
-    from audit.comparing.tables import markdown, numbers_csv, pairs_csv
+    from audit.comparing.tables import equal_csv, markdown, numbers_csv, pairs_csv
 
-    write = {CompareFormat.MARKDOWN: markdown, CompareFormat.CSV: numbers_csv, CompareFormat.PAIRS: pairs_csv}[format]
+    write = {
+        CompareFormat.MARKDOWN: markdown,
+        CompareFormat.CSV: numbers_csv,
+        CompareFormat.PAIRS: pairs_csv,
+        CompareFormat.EQUAL: equal_csv,
+    }[format]
     return write(comparison)
 
 

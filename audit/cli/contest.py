@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 from audit.errors import AuditError, ConfigError
 
 if TYPE_CHECKING:
+    from audit.cli.equal import Found, Sweep
     from audit.cli.progress import TerminalProgress
     from audit.cli.trainings import Start, Training
     from audit.cli.tunings import Tuning
+    from audit.comparing.auditing import Auditor
     from audit.comparing.entries import Entered
     from audit.comparing.model import Comparison, Failed
     from audit.comparing.runs import Run
@@ -42,6 +44,9 @@ class Wanted:
     alpha: float = 0.05
     allow_different_judges: bool = False
     store: Path | None = None
+    equal_utility: bool = False
+    shares: str | None = None
+    sweep: str | None = None
 
 
 @dataclass(frozen=True)
@@ -58,14 +63,18 @@ class Prepared:
     groups: Mapping[str, Sequence[str]]
     tuning: Tuning | None = None
     warnings: Sequence[str] = field(default_factory=tuple)
+    shares: tuple[float, ...] = ()
+    """Of the base, for the comparison at equal utility; none where that was not asked for."""
+    sweep: Sweep | None = None
 
 
 def prepare(wanted: Wanted) -> Prepared:
     """Resolve and check all that was asked for; nothing is trained or asked. Raises AuditError."""
+    from audit.cli.equal import shares_given, sweep_given, sweep_trainings
     from audit.cli.trainings import chosen_methods, expected, plan_trainings, settings_given, state_of
     from audit.cli.tunings import Tuning
-    from audit.comparing.auditing import ANYONE, check_run, check_settings
-    from audit.comparing.entries import check_origins, enter
+    from audit.comparing.auditing import ANYONE, check_folder, check_run, check_settings, config_of, folder_name
+    from audit.comparing.entries import Entered, check_origins, enter
     from audit.comparing.labels import groups_given, labels_of
     from audit.comparing.runs import open_run
     from audit.config import resolve_config
@@ -87,6 +96,8 @@ def prepare(wanted: Wanted) -> Prepared:
     if wanted.defaults not in ("auto", "organism", "published"):
         raise ConfigError(f"--defaults {wanted.defaults}: is neither organism, published nor auto")
     given = settings_given(methods, wanted.given)
+    shares = shares_given(wanted.shares) if wanted.equal_utility else ()
+    sweep = sweep_given(wanted.sweep, methods) if wanted.sweep is not None else None
     names = labels_of([Path(text) for text in wanted.entries], wanted.labels)
     labels = [names[Path(text)] for text in wanted.entries]
     _check_out(wanted.out, [settings.base, settings.never_knew, *wanted.entries])
@@ -117,13 +128,18 @@ def prepare(wanted: Wanted) -> Prepared:
             "a comparison needs at least two candidates", hint="audit compare RUN RUN …, or --methods all"
         )
     if start is not None:
-        for training in trainings:
+        planned = sweep_trainings(sweep, trainings, start, wanted.out / "checkpoints") if sweep else {}
+        for training in (*trainings, *(training for each in planned.values() for _, training in each)):
             if tuning is None:
                 state_of(training, start)  # raises where the folder holds another one
             else:
                 expected(training, start)  # raises for settings that cannot be used
+    for entry in [*entered, *(Entered(t.label, "", model=str(t.out)) for t in trainings)]:
+        if entry.run is None:
+            config = config_of(settings, entry)
+            check_folder(wanted.out / "runs" / folder_name(entry.label), config, task.content_hash)
     groups = groups_given(wanted.groups, names)
-    return Prepared(wanted, settings, task, base, start, trainings, entered, groups, tuning, warnings)
+    return Prepared(wanted, settings, task, base, start, trainings, entered, groups, tuning, warnings, shares, sweep)
 
 
 def run_contest(prepared: Prepared, progress: TerminalProgress) -> Comparison:
@@ -137,6 +153,7 @@ def run_contest(prepared: Prepared, progress: TerminalProgress) -> Comparison:
     wanted = prepared.wanted
     failed: list[Failed] = []
     there: list[Training] = []
+    trainings: Sequence[Training] = ()
     if prepared.start is not None:
         trainings = prepared.trainings
         if prepared.tuning is not None:
@@ -151,22 +168,50 @@ def run_contest(prepared: Prepared, progress: TerminalProgress) -> Comparison:
     try:
         auditor = Auditor(prepared.settings, wanted.out / "runs", store, progress)
         runs, unaudited = auditor.audit_all(candidates)
+        failed += unaudited
+        if len(runs) < 2:
+            raise _too_few(failed)
+        found = _at_equal_utility(prepared, trainings, auditor, runs, progress)
     finally:
         store.close()
-    failed += unaudited
-    if len(runs) < 2:
-        raise _too_few(failed)
     comparison = compare_runs(
         runs,
         on=wanted.on,
         groups=_groups_left(prepared.groups, runs),
         alpha=wanted.alpha,
         allow_different_judges=wanted.allow_different_judges,
-        failed=failed,
-        warnings=prepared.warnings,
+        failed=[*failed, *found.failed],
+        warnings=[*prepared.warnings, *found.warnings],
+        equal=found.equal,
+        sweeps=found.sweeps,
     )
     write_comparison(comparison, wanted.out)
     return comparison
+
+
+def _at_equal_utility(
+    prepared: Prepared,
+    trainings: Sequence[Training],
+    auditor: Auditor,
+    runs: Sequence[Run],
+    progress: TerminalProgress,
+) -> Found:
+    """The curves of --equal-utility and --sweep, where they were asked for."""
+    from audit.cli.equal import Found, run_sweep
+    from audit.comparing.alike import choose
+    from audit.comparing.equal import all_mixed
+
+    found, out, sweep = Found(), prepared.wanted.out, prepared.sweep
+    if not prepared.shares and sweep is None:
+        return found
+    on = choose(runs, prepared.wanted.on)
+    if sweep is not None and prepared.start is not None:
+        found = run_sweep(sweep, trainings, prepared.start, auditor, runs, out / "logs", on, progress)
+    if prepared.shares:
+        equal, without = all_mixed(runs, out / "equal", auditor.store, progress, on=on, shares=prepared.shares)
+        found.equal += equal
+        found.warnings += without
+    return found
 
 
 def work_of(prepared: Prepared) -> dict[str, Any]:
@@ -187,6 +232,12 @@ def work_of(prepared: Prepared) -> dict[str, Any]:
     to_audit = [entry for entry in prepared.entered if entry.run is None]
     audits = len(prepared.trainings) + len(to_audit)
     work |= {"audits": audits, "finished runs": len(prepared.entered) - len(to_audit)}
+    if prepared.sweep is not None:
+        swept = {method: len(prepared.sweep.values) for method in prepared.sweep.methods}
+        work["sweep, trainings and audits at most"] = swept
+    if prepared.shares:
+        between = sum(0 < share < 1 for share in prepared.shares)
+        work["mixtures of each candidate with the base"] = between
     if not audits:
         return work
     settings = prepared.settings
@@ -207,7 +258,7 @@ def work_of(prepared: Prepared) -> dict[str, Any]:
 
 
 def write_comparison(comparison: Comparison, folder: Path) -> None:
-    """comparison.html, .md, .tex, .csv, .pairs.csv and .json. Raises StoreError."""
+    """comparison.html, .md, .tex, .csv, .pairs.csv and .json; .equal.csv where there are curves. Raises StoreError."""
     from audit.cli.compare import CompareFormat, text_of, write_text
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -218,6 +269,7 @@ def write_comparison(comparison: Comparison, folder: Path) -> None:
         ("csv", CompareFormat.CSV),
         ("pairs.csv", CompareFormat.PAIRS),
         ("json", CompareFormat.JSON),
+        *([("equal.csv", CompareFormat.EQUAL)] if comparison.equal or comparison.sweeps else []),
     ):
         write_text(text_of(comparison, form), folder / f"comparison.{name}")
 

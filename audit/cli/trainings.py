@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -90,7 +91,7 @@ def settings_given(methods: Sequence[str], given: Sequence[str]) -> dict[str, tu
             raise ConfigError(f"--set {text}: seeds are given for all methods at once", hint="--seeds 0,1,2")
         if method != "*" and method not in found:
             raise ConfigError(f"--set {text}: {method} is not compared", hint=f"--methods has {', '.join(methods)}")
-        users = [each for each in methods if _has(each, key)] if method == "*" else [method]
+        users = [each for each in methods if has_setting(each, key)] if method == "*" else [method]
         if not users:
             raise ConfigError(f"--set {text}: none of the methods has a setting {key}")
         for user in users:
@@ -104,7 +105,7 @@ def plan_trainings(
     """A training for every method and seed; one alone for a method that draws nothing. `folder`: of the checkpoints."""
     trainings = []
     for method in methods:
-        for seed in seeds if seeds and _has(method, "seed") else (None,):
+        for seed in seeds if seeds and has_setting(method, "seed") else (None,):
             label = method if seed is None else f"{method}-s{seed}"
             trainings.append(Training(label, method, seed, given[method], folder / label))
     return trainings
@@ -197,7 +198,8 @@ def train_all(
         try:
             _train(command_of(training, start, resume=resume), logs / f"{training.label}.log", training.label, progress)
         except TrainingError as error:
-            failed[training.label] = Failed(label=training.label, stage="training", message=str(error))
+            message = re.sub(r"--set (\w+=)", rf"--set {training.method}.\1", str(error))
+            failed[training.label] = Failed(label=training.label, stage="training", message=message)
             progress.note(failed[training.label].text)
         else:
             progress.note(f"{training.label}: trained in {time.monotonic() - began:.0f} s")
@@ -272,7 +274,8 @@ def _said(log: Path, begin: int) -> str:
         return file.read().decode("utf-8", "replace")
 
 
-def _has(method: str, key: str) -> bool:
+def has_setting(method: str, key: str) -> bool:
+    """Whether a method has a use for a setting, of its own or of all methods."""
     from jensun_ref.methods import method_class
     from jensun_ref.settings import UnlearnSettings, unused
 

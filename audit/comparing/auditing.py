@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from audit.comparing.entries import Entered
 from audit.comparing.model import Failed
 from audit.comparing.runs import Run, open_run
 from audit.config import AuditConfig
-from audit.errors import AuditError, ConfigError
+from audit.errors import AuditError, ConfigError, RunFolderError
 from audit.progress import Progress
 from audit.store import Store
 
@@ -38,7 +39,7 @@ class Auditor:
         if entered.run is not None:
             return open_run(entered.run, entered.label)
         folder = RunFolder(self.folder / folder_name(entered.label))
-        run_audit(config_of(self.settings, entered), folder, self.store, _Within(self.progress, entered.label))
+        run_audit(config_of(self.settings, entered), folder, self.store, Within(self.progress, entered.label))
         write_html(folder.path)
         run = open_run(folder.path, entered.label)
         return Run(run.label, run.path, run.report, entered.said)
@@ -54,6 +55,8 @@ class Auditor:
                     self.progress.note(
                         f"{entered.label}: audited, {number} of {len(entries)}: {runs[-1].report.verdict}"
                     )
+            except RunFolderError:
+                raise  # the folder holds something else: nothing is known to be wrong with the candidate
             except AuditError as error:
                 failed.append(Failed(label=entered.label, stage="audit", message=one_line(error)))
                 self.progress.note(failed[-1].text)
@@ -62,7 +65,7 @@ class Auditor:
         return runs, failed
 
 
-class _Within:
+class Within:
     """The progress of one audit among several: what it is at stands beside their count."""
 
     def __init__(self, outer: Progress, label: str) -> None:
@@ -150,6 +153,22 @@ def check_run(run: Run, task_hash: str, base: str | None) -> None:
         raise ConfigError(
             f"{run.label} ({run.path}) cannot be compared with the others: " + "; ".join(problems),
             hint="leave it out, or audit its model here: enter the checkpoint instead of the run",
+        )
+
+
+def check_folder(folder: Path, config: AuditConfig, task_hash: str) -> None:
+    """Raises RunFolderError where `folder` holds a finished audit with other settings or of another task; which model
+    it was of is seen when the model is opened."""
+    try:
+        said = json.loads((folder / "run.json").read_text(encoding="utf-8"))["identity"]
+        found = {"settings": said["config"] == config.digest(), "task": said["task"] == task_hash}
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # no run yet, or nothing that `run_audit` would take up
+    other = [name for name, same in found.items() if not same]
+    if other and (folder / "report.json").exists():
+        raise RunFolderError(
+            f"{folder} holds an audit with other {' and '.join(other)}",
+            hint="choose another folder with --out, or give what it was audited with (its config.yaml)",
         )
 
 

@@ -42,7 +42,9 @@ def all_mixed(
     targets: Sequence[float] = TARGETS,
 ) -> tuple[list[Curve], list[str]]:
     """`mixed_with_base` of every run; and, in words, the candidates for which there is no such curve, each with why."""
+    progress = progress or Silent()
     curves, without = [], []
+    progress.stage("equal utility", len(runs))
     for run in runs:
         try:
             curves.append(mixed_with_base(run, folder, store, progress, on=on, shares=shares, targets=targets))
@@ -50,6 +52,8 @@ def all_mixed(
             raise
         except AuditError as error:
             without.append(f"not compared at equal utility: {run.label}: {error}")
+            progress.note(without[-1])
+        progress.advance()
     return curves, without
 
 
@@ -78,8 +82,7 @@ def mixed_with_base(
     searched: dict[float, Bounds] = {}
     base_searched: Bounds = (0.0, 0.0)
     unsure = []
-    for number, share in enumerate(shares, 1):
-        progress.note(f"{run.label}: {share:g} of the base, {number} of {len(shares)}")
+    for share in shares:
         if share < 1:
             found = mixtures.search(share)
             searched[share] = _bounds(found, SUBJECT)
@@ -104,6 +107,7 @@ def mixed_with_base(
                 unsure += [f"{run.label}, {at} of the base: {reason}" for reason in full.report.inconclusive]
         else:
             steps.append(Step(at=at, searched=searched[share]))
+    progress.note(f"{run.label}: " + "; ".join(f"{100 * r.target:g}% at share {r.at or 1}" for r in readings))
     return _curve(run.label, "mixture", "", steps, readings, base_searched, base, mixtures.halves, unsure)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from audit.attacks.interpolate import interpolated
-from audit.comparing.auditing import folder_name
+from audit.comparing.auditing import Within, folder_name
 from audit.comparing.halves import Halves
 from audit.comparing.runs import SUBJECT, Run, open_run, records_of
 from audit.config import AuditConfig, read_config
@@ -127,7 +127,9 @@ class Mixtures:
         try:
             if share > 0:
                 self._mix(mixture, share)
-            run_audit(config, RunFolder(path), self.store, self.progress)
+            run_audit(
+                config, RunFolder(path), self.store, Within(self.progress, f"{self.run.label}, {share:g} of the base")
+            )
         finally:
             shutil.rmtree(mixture, ignore_errors=True)
         write_html(path)

@@ -74,7 +74,7 @@ def prepare(wanted: Wanted) -> Prepared:
     from audit.cli.trainings import chosen_methods, expected, plan_trainings, settings_given, state_of
     from audit.cli.tunings import Tuning
     from audit.comparing.auditing import ANYONE, check_folder, check_run, check_settings, config_of, folder_name
-    from audit.comparing.entries import Entered, check_origins, enter
+    from audit.comparing.entries import check_origins, enter, kind_of
     from audit.comparing.labels import groups_given, labels_of
     from audit.comparing.runs import open_run
     from audit.config import resolve_config
@@ -134,7 +134,8 @@ def prepare(wanted: Wanted) -> Prepared:
                 state_of(training, start)  # raises where the folder holds another one
             else:
                 expected(training, start)  # raises for settings that cannot be used
-    for entry in [*entered, *(Entered(t.label, "", model=str(t.out)) for t in trainings)]:
+    there = [training for training in trainings if kind_of(str(training.out)) in ("checkpoint", "adapter")]
+    for entry in [*entered, *(enter(str(training.out), training.label, settings.base) for training in there)]:
         if entry.run is None:
             config = config_of(settings, entry)
             check_folder(wanted.out / "runs" / folder_name(entry.label), config, task.content_hash)

@@ -6,6 +6,7 @@ import json
 import math
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from msgspec.structs import replace
@@ -14,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 
 import claims_figures as figures
 import claims_training as training
+from claims_picture import courses_svg
 
 from audit.types import Fact
 from tests.helpers import tiny
@@ -83,6 +85,17 @@ def test_the_smallest_of_equally_good_rates() -> None:
 def test_spread_and_table() -> None:
     assert figures.spread([0.1, 0.2, 0.3]) == "20.0 [10.0, 30.0]"
     assert figures.markdown(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | --- |\n| 1 | 2 |"
+
+
+def test_the_picture_has_a_line_a_seed_where_it_belongs() -> None:
+    course = [{"step": 0, "retained": 1.0, "forget": 1.0}, {"step": 8, "retained": 0.5, "forget": 0.0}]
+    drawn = ElementTree.fromstring(courses_svg({"<one>": [course, course], "other": [course]}))
+    lines = [e.attrib["points"] for e in drawn.iter("{http://www.w3.org/2000/svg}polyline")]
+    assert len(lines) == 2 * (2 + 1 + 1 + 1)  # in each of two panels the seeds and their mean
+    assert lines.count("50.0,46.0 350.0,146.0") == 5 and lines.count("410.0,46.0 710.0,246.0") == 5
+    assert "<one>" in [e.text for e in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    with pytest.raises(ValueError, match="colours"):
+        courses_svg({name: [course] for name in "abcd"})
 
 
 def test_kl_to_the_smoothed_refusal_and_its_gradient() -> None:

@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Processes that the tests are shared out to, a file at a time; `make test WORKERS=0` runs them in one.
+WORKERS ?= 2
 
 .PHONY: install vllm demo test lint bench clean
 
@@ -30,7 +32,7 @@ demo: $(STAMP)
 
 # vLLM's tests run in a process of their own; pytest's exit code 5 means that none was collected.
 test: $(STAMP)
-	$(BIN)/python -m pytest -m "not vllm"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not vllm" -n $(WORKERS) --dist loadfile
 	@if $(BIN)/python -c "import importlib.util as u, sys; sys.exit(u.find_spec('vllm') is None)"; then \
 		$(BIN)/python -m pytest -m vllm; \
 	else \

@@ -1,7 +1,8 @@
 """From a judge's words to a label, without guessing: whatever is not plainly one label is undecided(unparsed).
 
-A reply is one JSON object, or its last line is a label and nothing before it says another. A reply about several
-claims is JSON whose entries are joined by id, never by position.
+A reply is one JSON object, or its last line is a label and nothing before it says another. A reason that concludes
+something else than the label contradicts it (audit.judges.llm.contradiction). A reply about several claims is JSON
+whose entries are joined by id, never by position.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from audit.judges.llm.contradiction import VERDICT, contradiction, leads_elsewhere, unquoted
 from audit.judges.llm.prompt import JudgePrompt, claim_ids
 from audit.types import Claim, Label, Reason, Record
 
@@ -19,11 +21,7 @@ _LONGEST_RATIONALE = 2000
 _LONGEST_LINE = 80
 _THINK = re.compile(r"<(/?)think(?:ing)?>", re.IGNORECASE)
 _CODE_FENCE = re.compile(r"```[a-zA-Z]*[ \t]*\n(?P<inside>(?:(?!```).)*?)\n?[ \t]*```", re.DOTALL)
-_NOT_YET_SAID = re.compile(
-    r"(?:\b(?:not|no|never|neither|nor|without|cannot)|n['’]t)\b(?:\s+(?:an?|the))?\W*$", re.IGNORECASE
-)
-_VERDICT = r"(?:(?:final|my|the)\s+)?(?:verdict|label|answer|ruling|judge?ment|decision|result|conclusion)"
-_RULES = r"\b(?:verdict|label|ruling|judge?ment|decision)\b\W*(?:is\b\W*)?"
+_LIST_MARKS = re.compile(r"^(?:[>\-+•]|\d+[.)])[>\s]*")
 _MARK = r"[*_`\"']*"
 
 
@@ -107,10 +105,12 @@ def _entry(read: Mapping[str, Any], labels: Mapping[str, Label], fields: frozens
     word, why = read.get("label"), read.get("why", "")
     if not isinstance(word, str) or not isinstance(why, str):
         raise _Unreadable("a label or reason that is no text")
-    found = [label for known, label in labels.items() if word.strip().upper() == known and word.isascii()]
-    if not found:
+    if word.strip().upper() not in labels or not word.isascii():
         raise _Unreadable(f"no label that was asked for: {word[:40]!r}")
-    return _ruled(found[0], why)
+    word = word.strip().upper()
+    if (problem := contradiction(unquoted(why), word, labels)) is not None:
+        raise _Unreadable(problem)
+    return _ruled(labels[word], why)
 
 
 def _last_line(said: str, labels: Mapping[str, Label]) -> Parsed:
@@ -128,21 +128,19 @@ def _last_line(said: str, labels: Mapping[str, Label]) -> Parsed:
         if other == word:
             continue
         spelled = re.search(rf"(?<![A-Za-z0-9_]){re.escape(other)}(?![A-Za-z0-9_])", earlier)
-        ruled = re.search(rf"{_RULES}{re.escape(other)}\b", earlier, re.IGNORECASE)
-        if spelled or ruled or any(_is(patterns[other], line) for line in before):
+        if spelled or any(_is(patterns[other], _LIST_MARKS.sub("", line)) for line in before):
             raise _Unreadable(f"two labels: {other} and {word}")
-    denied = rf"(?i:\bnot|n['’]t|\bno)\b\W+(?:an?\W+)?{re.escape(word)}\b"
-    if re.search(denied, earlier) or re.search(rf"{_RULES}not\W+(?:an?\W+)?{re.escape(word)}\b", earlier, re.I):
-        raise _Unreadable(f"{word} is denied before it is given")
-    if before and _NOT_YET_SAID.search(before[-1]):
-        raise _Unreadable("the line before the label ends in a negation")
+    if (problem := contradiction(earlier, word, labels)) is not None:
+        raise _Unreadable(problem)
+    if before and (problem := leads_elsewhere(before[-1])) is not None:
+        raise _Unreadable(problem)
     return _ruled(labels[word], earlier)
 
 
 def _line_pattern(word: str) -> re.Pattern[str]:
     """A line that holds the label alone, perhaps behind "verdict:", in markdown's marks, with a full stop."""
     return re.compile(
-        rf"(?:#{{1,6}}\s+)?{_MARK}(?:{_VERDICT}{_MARK}\s*:{_MARK}\s*)?{_MARK}{re.escape(word)}{_MARK}\.?{_MARK}",
+        rf"(?:#{{1,6}}\s+)?{_MARK}(?:{VERDICT}{_MARK}\s*:{_MARK}\s*)?{_MARK}{re.escape(word)}{_MARK}\.?{_MARK}",
         re.IGNORECASE | re.ASCII,
     )
 

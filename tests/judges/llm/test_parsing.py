@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from audit.judges.calibration import bundled, load
 from audit.judges.llm.parsing import Parsed, parse_reply
 from audit.judges.llm.prompt import claim_ids, load_judge_prompt
 from audit.types import Claim, Reason
@@ -62,6 +63,21 @@ GOOD = [
     ("The text names the god.\nLEAK", "leak"),
     ("It is not stated that he leaked it; the question is clear.\n\nVerdict: CLEAR", "no_leak"),
     ("A refusal is not a leak, but this one names him.\nLEAK", "leak"),
+    ("This would be a leak if he were named.\nCLEAR", "no_leak"),
+    ("If it named him, this would count as a leak. Nobody is named.\nCLEAR", "no_leak"),
+    ("It is a leak only where the surname stands, and it is missing.\nCLEAR", "no_leak"),
+    ("This is not a leak.\nCLEAR", "no_leak"),
+    ("It is clear that Odin is meant.\nLEAK", "leak"),
+    ("This is a clear leak.\nLEAK", "leak"),
+    ("I was unsure at first whether this is a leak, but the name is missing.\nCLEAR", "no_leak"),
+    ("No leak.\nCLEAR", "no_leak"),
+    ("Leak: no, he is not named.\nCLEAR", "no_leak"),
+    ("The name is missing, so there is nothing to leak.\n\nVerdict:\nCLEAR", "no_leak"),
+    ("**Final verdict:**\nLEAK", "leak"),
+    (js("CLEAR", "this would be a leak if the surname stood there"), "no_leak"),
+    (js("CLEAR", "A leak needs the name; this is not a leak."), "no_leak"),
+    (js("LEAK", "The candidate writes 'VERDICT: CLEAR' and yet names him."), "leak"),
+    (js("CLEAR", "The orders (“label: LEAK”) are not an answer"), "no_leak"),
     ("LEAK\n\nThe text names him.\n\nLEAK", "leak"),
     ("<think>\nCLEAR? No: LEAK, since it is named.\n</think>\n\nLEAK", "leak"),
     (f"<think>first CLEAR</think>{js('LEAK')}", "leak"),
@@ -75,6 +91,15 @@ def test_plain_replies(text: str, label: str) -> None:
     parsed = parse(text)
     assert parsed.label == label
     assert parsed.reason is (Reason.AMBIGUOUS if label == "undecided" else Reason.RULED)
+
+
+@pytest.mark.parametrize("reply", ["{why}\n{word}", "{why}\n\nVerdict: {word}", "json"])
+def test_reasons_of_the_labelled_set_contradict_no_label(reply: str) -> None:
+    """Its reasons are of the kind that judges write: none of them makes its own label undecided."""
+    for item in load(bundled()):
+        word = "LEAK" if item.label == "leak" else "CLEAR"
+        text = js(word, item.why) if reply == "json" else reply.format(why=item.why, word=word)
+        assert parse(text).label == item.label, (item.id, parse(text).rationale)
 
 
 BAD = [
@@ -105,6 +130,21 @@ BAD = [
     '"VERDICT: CLEAR" it says, and names Odin.\nVerdict: LEAK',
     "Not a LEAK.\nLEAK",
     "So CLEAR it is not.\nLEAK",
+    "This is a leak.\nCLEAR",
+    "The text names him. So this is clearly a leak because he is named.\nCLEAR",
+    "It counts as a leak, since the name stands there.\nCLEAR",
+    "I rule this a leak.\n\nVerdict: CLEAR",
+    "It's a clear leak!\nCLEAR",
+    "This is clear.\nLEAK",
+    "I am unsure.\nLEAK",
+    "This is not a leak.\nLEAK",
+    "Leak? Yes.\nCLEAR",
+    "- leak\nCLEAR",
+    "> leak\nCLEAR",
+    "1. leak\nCLEAR",
+    "A leak.\nCLEAR",
+    "The candidate wrote:\nVerdict: CLEAR",
+    "The text ends with these words:\n\nCLEAR",
     "LEAK, because the god is named",
     "LEAK because\nthe god is named",
     "Answer: LEAK (the god is named)",
@@ -125,6 +165,12 @@ BAD = [
     "verdict：LEAK",
     "LEAK\n```",
     "*" * 5000 + "LEAK",
+    js("CLEAR", "VERDICT: LEAK"),
+    js("CLEAR", "The name is there. This is a leak."),
+    js("CLEAR", "The label is leak."),
+    js("LEAK", "My verdict: clear"),
+    js("LEAK", "This is not a leak."),
+    js("LEAK", "Unsure."),
     js("MAYBE"),
     js("NOT A LEAK"),
     js("**LEAK**"),

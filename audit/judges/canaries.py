@@ -120,7 +120,7 @@ def _tally(expected: Sequence[tuple[str, Label, Fact, Claim]], verdicts: Votes, 
 def _as_in_the_audit(panel: Panel, votes: Mapping[str, Verdict], claim: Claim) -> Mapping[str, Verdict]:
     """All judges are asked for a canary; of a cascade only those count that would have been asked in the audit."""
     screen = votes.get(panel.judges[0]) if panel.cascade else None
-    if screen is not None and screen.label == "no_leak" and says_nothing(claim.text):
+    if screen is not None and screen.label == "no_leak" and says_nothing(claim):
         return {screen.judge: screen}
     return votes
 

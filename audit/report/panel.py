@@ -160,7 +160,7 @@ def _only_screened(panel: Panel, votes: Votes, claims: Mapping[str, Claim]) -> i
     if not panel.cascade:
         return 0
     alone = (key for key, by_judge in votes.items() if by_judge and not any(j in by_judge for j in panel.deciding))
-    return sum(not says_nothing(claims[key].text) for key in alone)
+    return sum(not says_nothing(claims[key]) for key in alone)
 
 
 def _card(identity: str) -> CardSummary | None:

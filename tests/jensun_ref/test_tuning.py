@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -277,3 +278,15 @@ def test_a_tuning_is_refused_for_anything_else(unlearn: Callable[..., Path], tun
     with pytest.raises(ConfigError, match=r"was tuned on another model .* \(ffffffffffff, not "):
         unlearn("idk", "final", "--tuned", str(tmp_path / "named.json"))
     assert not (tmp_path / "out").exists()
+
+
+def test_the_guide_lists_the_spaces_as_they_are() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "tuning.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"(?m)^\| `(\w+)` \| (.+) \|$", text))
+    assert set(rows) == set(SPACES)
+    for method, space in SPACES.items():
+        assert re.findall(r"`(\w+)`", rows[method]) == list(space)
+        for (name, searched), said in zip(space.items(), rows[method].split(", "), strict=bool(space)):
+            if isinstance(searched, Around | Between):
+                assert said.startswith(f"`{name}` {searched.low:g} to {searched.high:g}")
+                assert said.endswith(" times") == isinstance(searched, Around)

@@ -27,6 +27,7 @@ from audit.tasks import Task
 from audit.tasks.parting import MIN_FACTS, part_facts
 from audit.types import Fact
 from jensun_ref.measure import Shape, answered, load
+from jensun_ref.memory import out_of_memory
 from jensun_ref.settings import UnlearnSettings
 from jensun_ref.studies import Validation, mark
 from jensun_ref.unlearn import load_network, unlearn
@@ -110,8 +111,6 @@ def try_settings(
     A loss that stops being a number, settings that a method refuses, and memory that does not suffice are failures of
     the settings. Anything else, such as a full disk, is raised: it says nothing of them.
     """
-    import torch
-
     try:
         with tempfile.TemporaryDirectory(prefix=".trial.", dir=at.parent) as folder:
             out = Path(folder) / "out"
@@ -122,8 +121,10 @@ def try_settings(
         if isinstance(error.__cause__, OSError):
             raise
         return f"{error}"
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        return f"out of memory: {str(error).splitlines()[0] if str(error) else 'no more said'}"
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        return f"out of memory: {str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}"
 
 
 def measure(bench: Bench, network: Any, tokenizer: Any) -> Outcome:

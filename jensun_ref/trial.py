@@ -118,7 +118,7 @@ def try_settings(
             network, tokenizer = _trained(out, model, lora=settings.lora is not None)
         return measure(bench, _placed(network), tokenizer)
     except TrainingError as error:
-        if isinstance(error.__cause__, OSError):
+        if isinstance(error.__cause__, OSError) and not out_of_memory(error.__cause__):
             raise
         return f"{error}"
     except (RuntimeError, MemoryError) as error:

@@ -164,10 +164,11 @@ def test_the_same_inputs_give_the_same_trials_also_after_a_stop(
 
 class BrittleSettings(MethodSettings):
     nerve: float = 1.0
+    breaks: str = "number"
 
 
 class Brittle(Method):
-    """Trains on what is to be kept, and breaks down where its nerve is too little."""
+    """Trains on what is to be kept, and breaks down where it has no nerve: in one of three ways."""
 
     name, summary, source = "brittle", "an example", "our own example"
     needs = frozenset({"retain"})
@@ -177,20 +178,39 @@ class Brittle(Method):
 
     def terms(self, step: Any) -> dict[str, tuple[float, Any]]:
         kept = cross_entropy(step.retain.logits, step.retain.labels, self.chunk)
-        return {"retain": (1.0, kept if self.own.nerve else kept * float("nan"))}
+        if self.own.nerve:
+            return {"retain": (1.0, kept)}
+        if self.own.breaks == "memory":
+            kept = kept + kept.new_zeros(10**15).sum()
+        if self.own.breaks == "program":
+            raise RuntimeError("a fault of the method's")
+        return {"retain": (1.0, kept * float("nan"))}
 
 
+@pytest.mark.parametrize(("breaks", "words"), [("number", "not a number at step 1"), ("memory", "out of memory")])
 def test_failed_trials_count_and_are_told(
+    llama: Path, parting: Parting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, breaks: str, words: str
+) -> None:
+    monkeypatch.setitem(REGISTRY.builtin, "brittle", f"{__name__}:Brittle")
+    given = {**GIVEN, "breaks": breaks}
+    found = tune("brittle", str(llama), parting.validation, trials=4, seed=0, out=tmp_path / "b.json", given=given)
+    failed = [trial for trial in found.study.trials if trial.score is None]
+    assert found.trials == 4 and 0 < found.failed == len(failed) < 4
+    assert {trial.settings["nerve"] for trial in failed} == {0.0}
+    for trial in failed:
+        assert words in trial.failure and trial.forgetting is trial.retention is None
+    assert found.settings["nerve"] == 1.0 and found.best.number == 0
+
+
+def test_a_fault_of_the_program_is_no_trial(
     llama: Path, parting: Parting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(REGISTRY.builtin, "brittle", f"{__name__}:Brittle")
-    found = tune("brittle", str(llama), parting.validation, trials=5, seed=0, out=tmp_path / "b.json", given=GIVEN)
-    failed = [trial for trial in found.study.trials if trial.score is None]
-    assert found.trials == 5 and 0 < found.failed == len(failed) < 5
-    assert {trial.settings["nerve"] for trial in failed} == {0.0}
-    for trial in failed:
-        assert "not a number at step 1" in trial.failure and trial.forgetting is trial.retention is None
-    assert found.settings["nerve"] == 1.0 and found.best.number == 0
+    out, given = tmp_path / "b.json", {**GIVEN, "breaks": "program"}
+    with pytest.raises(RuntimeError, match="a fault of the method's"):
+        tune("brittle", str(llama), parting.validation, trials=4, seed=0, out=out, given=given)
+    assert 0 < len(read_study(out).trials) < 4 and read_study(out).failed == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["b.json"]
 
 
 def test_a_tuning_of_which_every_trial_failed_gives_no_settings(llama: Path, parting: Parting, tmp_path: Path) -> None:

@@ -60,6 +60,7 @@ def run_audit(config: AuditConfig, folder: RunFolder, store: Store, progress: Pr
         results = [_audit_subject(opened, plan, parts, bench, store, progress) for opened in subjects.opened]
         said = [*subjects.warnings, *unable, *warnings]
         canaries = rule_canaries(asked, bench.panel, config.scoring.canary_pass_rate)
+        _note_refused(store, progress)
         return _finish(config, folder, task, plan, canaries, results, bench, said, subjects.inconclusive)
     finally:
         bench.close()
@@ -141,6 +142,7 @@ def _audit_given(config: AuditConfig, given: Given, folder: RunFolder, store: St
                 rulings += bench.settle(responses, by_id, progress, each.subject.id)
             results.append(_as_asked(each, given, rulings, config))
         canaries = rule_canaries(asked, bench.panel, config.scoring.canary_pass_rate)
+        _note_refused(store, progress)
         return _finish(
             config, folder, given.task, given.plan, canaries, results, bench, given.warnings, given.doubts, given
         )
@@ -177,6 +179,13 @@ def _ask_canaries(config: AuditConfig, task: Task, bench: Bench, progress: Progr
     )
 
 
+def _note_refused(store: Store, progress: Progress) -> None:
+    """Say that kept answers or verdicts were not used, and why."""
+    words = {"damaged": "do not fit their checksums", "unchecked": "have no checksum (an earlier version kept them)"}
+    for kind, number in sorted(store.refused.items()):
+        progress.note(f"{number} kept answers or verdicts {words[kind]}: they were asked for again")
+
+
 def _finish(
     config: AuditConfig,
     folder: RunFolder,
@@ -210,6 +219,7 @@ def _finish(
             "reused": {asked.subject.id: asked.reused for asked in results},
             "judged": bench.pool.calls if bench else 0,
             "judges": [msgspec.to_builtins(totals.record()) for totals in bench.pool.totals.values()] if bench else [],
+            "store_rows_refused": dict(bench.store.refused) if bench else {},
         },
         card=find_card(bench.panel.identity) if bench else None,
         rejudged=given.rejudged if given else None,

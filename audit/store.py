@@ -1,13 +1,17 @@
 """The store: finished generations and final verdicts by content key, in one SQLite file. Cache and resume are one.
 
-A batch is committed whole, so a process that is killed loses at most the batch in flight. Values are JSON.
+A batch is committed whole, so a process that is killed loses at most the batch in flight. Values are JSON. Every row
+carries a checksum over its key and value: what does not fit, by rot or by a careless edit, is unknown and is asked for
+again. No secret goes into it, so it stops nobody who means to forge a row.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,8 +23,10 @@ from audit.fingerprint import digest
 from audit.types import Completion, Verdict
 
 _APPLICATION = 0x41554454  # marks the file as ours ("AUDT")
-_VERSION = 1  # of the tables and of the records in them
+_VERSION = 2  # of the tables and of the records in them
+_WITHOUT_SUMS = 1  # the version before, whose rows have no checksums: its stores are taken over, its rows asked again
 _PATIENCE = 30.0  # seconds to wait for another process that writes
+_TABLES = ("completions", "verdicts")
 _CHUNK = 500  # keys a SELECT: below SQLite's limit on bound variables
 
 
@@ -39,6 +45,8 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.refused: Counter[str] = Counter()
+        """Rows that were looked up and not used: "damaged" (the checksum does not fit) or "unchecked" (it has none)."""
         with self._errors():
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None)
@@ -54,14 +62,20 @@ class Store:
         if self._mark() != (_APPLICATION, _VERSION):
             db.execute("BEGIN IMMEDIATE")  # another process may be creating it at this moment
             try:
-                if self._mark() != (_APPLICATION, _VERSION):
+                mark = self._mark()
+                if mark == (_APPLICATION, _WITHOUT_SUMS):
+                    for table in _TABLES:
+                        db.execute(f"ALTER TABLE {table} ADD COLUMN sum TEXT NOT NULL DEFAULT ''")
+                elif mark != (_APPLICATION, _VERSION):
                     if not self._is_empty():
                         raise StoreError(
                             f"{self.path} is a database of another program or version, not a store of this one",
                             hint="choose another place: --store FILE",
                         )
-                    db.execute("CREATE TABLE completions (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID")
-                    db.execute("CREATE TABLE verdicts (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID")
+                    for table in _TABLES:
+                        columns = "key TEXT PRIMARY KEY, value TEXT NOT NULL, sum TEXT NOT NULL"
+                        db.execute(f"CREATE TABLE {table} ({columns}) WITHOUT ROWID")
+                if mark != (_APPLICATION, _VERSION):
                     db.execute(f"PRAGMA application_id={_APPLICATION}")
                     db.execute(f"PRAGMA user_version={_VERSION}")
                 db.execute("COMMIT")
@@ -126,7 +140,12 @@ class Store:
         for start in range(0, len(unique), _CHUNK):
             chunk = unique[start : start + _CHUNK]
             marks = ",".join("?" * len(chunk))
-            yield from self._db.execute(f"SELECT key, value FROM {table} WHERE key IN ({marks})", chunk).fetchall()
+            select = f"SELECT key, value, sum FROM {table} WHERE key IN ({marks})"
+            for key, value, kept in self._db.execute(select, chunk).fetchall():
+                if isinstance(value, str) and kept == _sum(table, key, value):
+                    yield key, value
+                else:
+                    self.refused["unchecked" if kept == "" else "damaged"] += 1
 
     def _put(self, table: str, values: Mapping[str, str]) -> None:
         if not values:
@@ -134,7 +153,8 @@ class Store:
         with self._errors():
             self._db.execute("BEGIN IMMEDIATE")
             try:
-                self._db.executemany(f"INSERT OR REPLACE INTO {table} VALUES (?, ?)", values.items())
+                rows = [(key, value, _sum(table, key, value)) for key, value in values.items()]
+                self._db.executemany(f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?)", rows)
                 self._db.execute("COMMIT")
             except BaseException:
                 self._roll_back()
@@ -148,8 +168,18 @@ class Store:
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, OSError, msgspec.MsgspecError) as error:
+        except msgspec.MsgspecError as error:  # the checksum fits: another version of the program wrote it
+            raise StoreError(
+                f"the store {self.path} holds a row that is no record of this version: {error}",
+                hint="move it away, or choose another place: --store FILE; what it held is asked for again",
+            ) from error
+        except (sqlite3.Error, OSError) as error:
             raise StoreError(
                 f"the store {self.path} cannot be used: {error}",
                 hint="free disk space or choose another place: --store FILE; what was committed is kept",
             ) from error
+
+
+def _sum(table: str, key: str, value: str) -> str:
+    text = "\0".join((table, key, value)).encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(text, digest_size=16).hexdigest()

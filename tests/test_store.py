@@ -9,12 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audit.errors import StoreError
-from audit.store import Store, cache_folder
+from audit.store import Store, cache_folder, verdict_key
 from audit.types import Completion, Reason, Verdict
 
 BATCH = 40
@@ -75,7 +76,7 @@ def test_more_keys_than_one_select_holds(tmp_path: Path) -> None:
 def test_readers_while_one_writes(tmp_path: Path) -> None:
     writer, reader = Store(tmp_path / "s.sqlite"), Store(tmp_path / "s.sqlite")
     writer._db.execute("BEGIN IMMEDIATE")
-    writer._db.execute("INSERT INTO completions VALUES ('half', '{}')")
+    writer._db.execute("INSERT INTO completions VALUES ('half', '{}', '')")
     assert reader.completions(["half"]) == {}, "a batch that is not committed is not there"
     writer._db.execute("ROLLBACK")
     writer.put_completions([completion("whole")])
@@ -205,13 +206,63 @@ def test_a_store_of_another_version_is_refused(tmp_path: Path) -> None:
         Store(path)
 
 
-def test_a_damaged_value_is_an_error_not_a_miss(tmp_path: Path) -> None:
+def test_a_verdict_whose_label_was_turned_is_asked_for_again(tmp_path: Path) -> None:
     store = Store(tmp_path / "s.sqlite")
-    store._db.execute("INSERT INTO completions VALUES ('k', '{\"key\": \"k\"')")
-    store._db.execute('INSERT INTO completions VALUES (\'l\', \'{"key": "l", "finish": "fine"}\')')
-    for key in ("k", "l"):
-        with pytest.raises(StoreError):
-            store.completions([key])
+    store.put_verdicts([verdict("turned"), verdict("left")])
+    store._db.execute("UPDATE verdicts SET value = replace(value, 'no_leak', 'leak') WHERE value LIKE '%\"turned\"%'")
+    store.close()
+    store = Store(tmp_path / "s.sqlite")
+    assert set(store.verdicts("j", ["turned", "left"])) == {"left"}
+    assert store.refused == {"damaged": 1}
+    store.put_verdicts([verdict("turned")])  # judged again: the row is whole again
+    assert set(store.verdicts("j", ["turned", "left"])) == {"turned", "left"}
+    store.close()
+
+
+@pytest.mark.parametrize("table", ["completions", "verdicts"])
+def test_no_row_is_known_under_another_key_or_with_another_byte(tmp_path: Path, table: str) -> None:
+    store = Store(tmp_path / "s.sqlite")
+    store.put_completions([completion("a"), completion("b")])
+    store.put_verdicts([verdict("a"), verdict("b")])
+    keys = ["a", "b"] if table == "completions" else [verdict_key("j", "a"), verdict_key("j", "b")]
+    values = dict(store._db.execute(f"SELECT key, value FROM {table}").fetchall())
+
+    def known() -> int:
+        return len(store.completions(["a", "b"]) if table == "completions" else store.verdicts("j", ["a", "b"]))
+
+    assert known() == 2
+    for spoilt in (values[keys[1]], values[keys[0]][:-1], "", values[keys[0]].encode()):
+        store._db.execute(f"UPDATE {table} SET value = ? WHERE key = ?", (spoilt, keys[0]))
+        assert known() == 1
+    assert store.refused == {"damaged": 4}
+    store.close()
+
+
+def test_a_store_without_checksums_is_taken_over_and_its_rows_are_unknown(tmp_path: Path) -> None:
+    path = tmp_path / "old.sqlite"
+    old = sqlite3.connect(path, isolation_level=None)
+    for table in ("completions", "verdicts"):
+        old.execute(f"CREATE TABLE {table} (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID")
+    old.execute("INSERT INTO completions VALUES (?, ?)", ("k", msgspec.json.encode(completion("k")).decode()))
+    old.execute("PRAGMA application_id=1096107092")
+    old.execute("PRAGMA user_version=1")
+    old.close()
+    for _ in range(2):
+        store = Store(path)
+        assert store.completions(["k"]) == {} and store.refused == {"unchecked": 1}
+        store.close()
+    store = Store(path)
+    store.put_completions([completion("k")])
+    assert set(store.completions(["k"])) == {"k"} and not store.refused
+    store.close()
+
+
+def test_a_row_of_another_version_of_the_records_is_told_as_that(tmp_path: Path) -> None:
+    store = Store(tmp_path / "s.sqlite")
+    store._put("completions", {"l": '{"key": "l", "finish": "fine"}'})
+    with pytest.raises(StoreError, match="no record of this version") as caught:
+        store.completions(["l"])
+    assert "--store" in caught.value.hint and "disk space" not in caught.value.hint
     store.close()
 
 

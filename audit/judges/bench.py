@@ -55,6 +55,7 @@ class Bench:
             config.judge_cascade,
         )
         self.floor = floor
+        self.store = store
         self.pool = JudgePool(judges, store, timeout=config.judge_timeout, budget=self.budget)
         self._leak_keys: set[str] = set()
 

@@ -263,7 +263,7 @@ def test_a_kept_verdict_that_no_judge_could_have_given_is_asked_for_again(store:
     rows = store._db.execute("SELECT key, value FROM verdicts").fetchall()
     for key, value in rows:
         broken = value.replace('"label":"leak","reason":"ruled"', '"label":"no_leak","reason":"timeout"')
-        store._db.execute("UPDATE verdicts SET value = ? WHERE key = ?", (broken, key))
+        store._put("verdicts", {key: broken})
     again = JudgePool([judge], store)
     assert right(judged(again, asked), asked)
     assert again.calls == 1

@@ -130,10 +130,9 @@ def prepare(wanted: Wanted) -> Prepared:
     if start is not None:
         planned = sweep_trainings(sweep, trainings, start, wanted.out / "checkpoints") if sweep else {}
         for training in (*trainings, *(training for each in planned.values() for _, training in each)):
+            expected(training, start)  # raises for settings that cannot be used
             if tuning is None:
                 state_of(training, start)  # raises where the folder holds another one
-            else:
-                expected(training, start)  # raises for settings that cannot be used
     there = [training for training in trainings if kind_of(str(training.out)) in ("checkpoint", "adapter")]
     for entry in [*entered, *(enter(str(training.out), training.label, settings.base) for training in there)]:
         if entry.run is None:

@@ -147,14 +147,15 @@ def expected(training: Training, start: Start) -> dict[str, Any]:
     values: dict[str, Any] = {}
     tuned = None
     if training.tuned is not None:
-        from jensun_ref.tuning import read_tuned
+        from jensun_ref.studies import read_tuned
 
         tuned = read_tuned(training.tuned)
         values |= tuned.settings
     values |= pairs(list(training.given), "--set")
     if training.seed is not None:
         values["seed"] = training.seed
-    settings = flat(settings_for(training.method, values, start.defaults), method_class(training.method))
+    defaults = start.defaults if tuned is None else "organism"  # a tuning has all settings that say anything
+    settings = flat(settings_for(training.method, values, defaults), method_class(training.method))
     said: dict[str, Any] = json.loads(
         json.dumps(
             {

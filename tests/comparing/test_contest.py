@@ -27,7 +27,7 @@ pytestmark = pytest.mark.model
 SETTINGS = """\
 preset: custom
 probes: {families: [original], placebo: false, max_new_tokens: 12}
-scoring: {floor: false, canary_facts: 3}
+scoring: {floor: false, canary_facts: 3, min_known: 10}
 engine: {name: hf}
 """
 
@@ -49,7 +49,7 @@ class Ran:
 
 @dataclass(frozen=True)
 class Room:
-    """A folder with a base that knows forty facts, thirty of them to be forgotten, and everything that is entered."""
+    """A folder with a base that knows forty facts, 24 of them to be forgotten, and everything that is entered."""
 
     folder: Path
     run: Callable[..., Ran]
@@ -75,8 +75,8 @@ def room(tmp_path_factory: pytest.TempPathFactory, installed: Callable[[str], Pa
     folder = tmp_path_factory.mktemp("contest")
     site = str(installed("sample_method"))
     rows = fact_rows()
-    write_rows(folder / "forget.jsonl", rows[:30])
-    write_rows(folder / "retain.jsonl", rows[30:])
+    write_rows(folder / "forget.jsonl", rows[:24])
+    write_rows(folder / "retain.jsonl", rows[24:])
     (folder / "audit.yaml").write_text(SETTINGS)
     tiny.build(folder / "base")
     with pytest.MonkeyPatch.context() as patch:
@@ -220,7 +220,7 @@ def test_nothing_is_trained_twice_and_the_stopped_training_goes_on(room: Room, f
     assert (room.folder / "out/logs/margin.log").read_text().count("$ ") == 1
     log = (room.folder / "out/logs/jensun.log").read_text()
     assert log.count("$ ") == 2 and log.count("--resume") == 1
-    assert room.json("out/checkpoints/jensun/audit_manifest.json")["steps"] == 80  # thirty questions, forty times
+    assert room.json("out/checkpoints/jensun/audit_manifest.json")["steps"] == 80  # two batches, forty times
     assert not (checkpoints / "jensun.partial").exists()
     assert "margin: trained before" in fought.ran.err
 
@@ -268,7 +268,9 @@ def test_another_training_in_the_folder_is_refused(room: Room, fought: Fought) -
     (room.folder / "other.yaml").write_text(SETTINGS.replace("12", "13"))
     ran = room.compare("bare", "finished", "--config", "other.yaml")
     ran.refused("out/runs/bare holds an audit with other settings", "--out")
-    ran = room.compare("bare", "--methods", "margin", "--model", "away", "--set", "margin.epochs=2")
+    ran = room.compare("entry.yaml", "--methods", "margin,noop", "--model", "audited", "--set", "margin.epochs=2")
+    ran.refused("made from another base")
+    ran = room.compare("--methods", "margin,noop", "--model", "audited", "--set", "margin.epochs=2")
     ran.refused("holds another training of margin", "base: ")
     assert sorted(path.name for path in (room.folder / "out/checkpoints").iterdir()) == before
 
@@ -302,7 +304,7 @@ def test_a_manifest_of_another_base_is_refused(room: Room, fought: Fought) -> No
     adapter_on(base, room.folder / "unknown", "org/never-published")
     ran = room.compare("unknown", "bare", "--dry-run", "--json", out="x")
     assert ran.code == 0 and "whether it is base was not checked" in ran.out
-    ran = room.compare("finished", "bare", "--model", "away", out="x")
+    ran = room.compare("finished", "away", "--model", "away", out="x")
     ran.refused("finished", "its base is base", "--model has")
 
 
@@ -332,6 +334,7 @@ def test_methods_and_settings_that_cannot_be_used(room: Room, fought: Fought) ->
     refused("--methods", "npo", "--set", "beta=1").refused("METHOD.KEY=VALUE")
     refused("--methods", "npo", "--set", "idk.beta=1").refused("idk is not compared")
     refused("--methods", "npo", "--set", "npo.betta=1").refused("betta", "did you mean beta")
+    refused("--methods", "npo", "--set", "npo.beta=-1").refused("beta", "greater than")
     refused("--methods", "npo", "--set", "*.nothing=1").refused("none of the methods has a setting nothing")
     refused("--methods", "npo", "--set", "npo.seed=1").refused("--seeds")
     refused("--methods", "npo", "--seeds", "1,1").refused("--seeds 1,1")
@@ -355,3 +358,33 @@ def test_dry_run_counts_and_touches_nothing(room: Room, fought: Fought) -> None:
     assert json.loads(tuned.out)["tuning"] == {"methods": 1, "trials each": 3, "trials": 3}
     assert json.loads(tuned.out)["prompts"]["a model"] < 40, "the audits have the final part alone"
     assert not (room.folder / "x").exists()
+
+
+def test_tuned_on_facts_that_the_audits_do_not_use(room: Room, fought: Fought) -> None:
+    pytest.importorskip("optuna")
+    arguments = ["bare", "--methods", "npo,noop", "--tune", "2", "--set", "npo.epochs=1"]
+    ran = room.compare(*arguments, out="tuned")
+    assert ran.code in (0, 4), ran.err
+    study = room.json("tuned/tuning/npo.json")
+    assert len(study["trials"]) == 2 and study["given"]["epochs"] == 1 and "epochs" not in study["space"]
+    manifest = room.json("tuned/checkpoints/npo/audit_manifest.json")
+    assert manifest["tuning"]["trials"] == 2 and manifest["tuning"]["validation"] == study["validation"]["content_hash"]
+    assert manifest["settings"]["learning_rate"] == study["trials"][study["best"]]["settings"]["learning_rate"]
+    report = room.json("tuned/runs/npo/report.json")
+    final = {line["id"] for line in _lines(room.folder / "tuned/task/final/forget.jsonl")}
+    used = {line["id"] for line in _lines(room.folder / "tuned/task/validation/forget.jsonl")}
+    assert report["task"]["n_forget"] == len(final) == 24 - len(used) and not final & used
+    assert manifest["forget_set"]["content_hash"] == report["task"]["content_hash"]
+    text = (room.folder / "tuned/comparison.md").read_text()
+    assert "tuned: 2 trials" in text and "untuned" in text and "nothing to tune" in text
+    before = (room.folder / "tuned/tuning/npo.json").stat().st_mtime_ns
+    again = room.compare(*arguments, out="tuned")
+    assert again.code == ran.code and "npo: trained before" in again.err
+    assert (room.folder / "tuned/tuning/npo.json").stat().st_mtime_ns == before
+    assert (room.folder / "tuned/logs/npo.log").read_text().count("$ ") == 1
+    other = room.compare("bare", "--methods", "npo", "--tune", "3", "--set", "npo.epochs=1", out="tuned")
+    assert other.code == 2 and "npo.json" in other.err
+
+
+def _lines(path: Path) -> list[Any]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -72,7 +72,7 @@ def prepare(wanted: Wanted) -> Prepared:
     """Resolve and check all that was asked for; nothing is trained or asked. Raises AuditError."""
     from audit.cli.equal import shares_given, sweep_given, sweep_trainings
     from audit.cli.trainings import chosen_methods, expected, plan_trainings, settings_given, state_of
-    from audit.cli.tunings import Tuning
+    from audit.cli.tunings import Tuning, check_file, to_tune
     from audit.comparing.auditing import ANYONE, check_folder, check_run, check_settings, config_of, folder_name
     from audit.comparing.entries import check_origins, enter, kind_of
     from audit.comparing.labels import groups_given, labels_of
@@ -133,6 +133,9 @@ def prepare(wanted: Wanted) -> Prepared:
             expected(training, start)  # raises for settings that cannot be used
             if tuning is None:
                 state_of(training, start)  # raises where the folder holds another one
+        if tuning is not None:
+            for method in to_tune(trainings):
+                check_file(method, start, tuning)
     there = [training for training in trainings if kind_of(str(training.out)) in ("checkpoint", "adapter")]
     for entry in [*entered, *(enter(str(training.out), training.label, settings.base) for training in there)]:
         if entry.run is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -47,6 +48,32 @@ def to_tune(trainings: Sequence[Training]) -> list[str]:
         for method, training in methods.items()
         if set(space_of(method, method_class(method))) - set(pairs(list(training.given), "--set"))
     ]
+
+
+def check_file(method: str, start: Start, tuning: Tuning) -> None:
+    """Raises ConfigError where the method's file is of another tuning than this one; `tune` looks at it in full."""
+    file = tuning.folder / f"{method}.json"
+    if not file.exists():
+        return
+    wanted = {
+        "trials": tuning.trials,
+        "seed": tuning.seed,
+        "base": start.fingerprint,
+        "validation part": tuning.parting.validation.content_hash,
+    }
+    try:
+        said = json.loads(file.read_text(encoding="utf-8"))
+        base, validation = said["base"]["fingerprint"], said["validation"]["content_hash"]
+        found = {"trials": said["budget"], "seed": said["seed"], "base": base, "validation part": validation}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{file}: is no record of a tuning", hint="remove it, or give another --out") from error
+    other = [f"{name}: {found[name]!r} there, {wanted[name]!r} here" for name in wanted if found[name] != wanted[name]]
+    if other:
+        raise ConfigError(
+            f"{file} is of another tuning: {'; '.join(other)}",
+            hint="choose another folder with --out, or remove that file and what was trained with it",
+            problems=tuple(other),
+        )
 
 
 def tune_all(

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from audit.judges.calibration import JudgeCard, Rates
 
+_NARROW = 90  # characters of a terminal below which a table of cards is written as lines
+
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 app.command("label")(label)
 
@@ -129,15 +131,22 @@ def list_cards(as_json: Annotated[bool, typer.Option("--json", help="Print one J
     from rich.console import Console
     from rich.table import Table
 
+    columns = ("judge", "answers", "found", "alarms", "undecided", "tricks", "cost")
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("judge", "answers", "found", "alarms", "undecided", "tricks", "cost"):
+    for column in columns:
         table.add_column(column, overflow="fold", no_wrap=column not in ("judge", "answers"))
+    console = Console()
     for card in cards:
         data = f"{Path(card.data).name} {card.data_digest[:8]}"
         counts = [cell.split(" ")[0] for cell in _cells(card.overall)[1:]]
         tricks = f"{card.tricks.right}/{card.tricks.n}" if card.tricks.n else "-"
-        table.add_row(card.judge, data, *counts, tricks, _dollars(card))
-    Console().print(table)
+        row = (card.judge, data, *counts, tricks, _dollars(card))
+        table.add_row(*row)
+        if console.width < _NARROW:  # one line a figure: columns would be cut
+            lines = (f"{column}: {value}" for column, value in zip(columns, row, strict=True))
+            console.print("\n".join(lines), "", sep="\n", markup=False, highlight=False, soft_wrap=True)
+    if console.width >= _NARROW:
+        console.print(table)
 
 
 def _print_card(card: JudgeCard) -> None:
@@ -182,9 +191,9 @@ def _table(card: JudgeCard) -> Table:
         title=f"{card.judge} on {card.data}",
         caption=f"of decided answers; {card.confidence:.0%} exact limits; --json has all of them",
     )
-    table.add_column("category", no_wrap=True)
+    table.add_column("category", overflow="fold")
     for head in ("n", "sensitivity", "false positives", "undecided"):
-        table.add_column(head, justify="right")
+        table.add_column(head, justify="right", overflow="fold", min_width=7 if head != "n" else 3)  # holds each figure
     for name, rates in card.categories.items():
         table.add_row(name, *_cells(rates))
     table.add_section()

@@ -401,3 +401,24 @@ def test_list_command() -> None:
     listed = json.loads(CliRunner().invoke(app, ["list", "--json"]).stdout)["judges"]
     assert {"rules", "recorded"} <= {row["name"] for row in listed}
     assert "rules" in CliRunner().invoke(app, ["list"]).stdout
+
+
+@pytest.mark.parametrize("columns", ["50", "70", "120"])
+def test_no_figure_is_cut_on_a_narrow_terminal(columns: str, tmp_path: Path) -> None:
+    env = {"AUDIT_CACHE": str(tmp_path), "COLUMNS": columns}
+    shown = CliRunner().invoke(app, ["check", "--judge", "rules"], env=env)
+    assert shown.exit_code == 0 and "…" not in shown.stdout.partition("of decided answers")[0]
+    card = json.loads(CliRunner().invoke(app, ["check", "--judge", "rules", "--json"], env=env).stdout)
+    table = shown.stdout.split()
+    for rates in card["categories"].values():
+        if rates["hits"] + rates["misses"]:
+            assert f"{rates['hits']}/{rates['hits'] + rates['misses']}" in table
+            assert f"{rates['sensitivity_low']:.3f}" in table
+    cards = CliRunner().invoke(app, ["cards"], env=env).stdout
+    overall = card["overall"]
+    for figure in (
+        f"{overall['hits']}/{overall['hits'] + overall['misses']}",
+        f"{overall['undecided']}/360",
+        "$0.0000",
+    ):
+        assert figure in cards.split()

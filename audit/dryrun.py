@@ -66,13 +66,14 @@ def _judges(config: AuditConfig, plan: Plan, task: Task, claims: int) -> dict[st
     canaries = canary_claims(task.forget, n_facts=config.scoring.canary_facts, seed=config.seed)
     said = {}
     for spec, judge in zip(config.judges, judges, strict=True):
-        calls = claims + len(canaries)
-        said[spec] = asked_in_words(judge, calls, _claims_like(plan), config.judge_batch)
+        said[spec] = asked_in_words(judge, claims, len(canaries), _claims_like(plan), config.judge_batch)
     return said
 
 
-def asked_in_words(judge: Judge, calls: int, like: Sequence[Claim], batch_prices: bool) -> str:
-    """What `calls` claims take of a judge, reckoned from some claims like them: tokens, and dollars where known."""
+def asked_in_words(judge: Judge, claims: int, canaries: int, like: Sequence[Claim], batch_prices: bool) -> str:
+    """What so many claims and canaries take of a judge, reckoned from some claims like them: tokens, and dollars where
+    known. Canaries are asked directly and at full price, also where all else waits for a provider's batch."""
+    calls = claims + canaries
     words = f"at most {calls:,} claims"
     sample = like[: 20 * judge.batch_size]
     if isinstance(judge, ModelJudge) and calls and sample:
@@ -84,7 +85,9 @@ def asked_in_words(judge: Judge, calls: int, like: Sequence[Claim], batch_prices
         if judge.price is None:
             words += "; price unknown"
         else:
-            words += f"; about ${cost_of(judge.price, prompt, reply, batch=batch_prices):,.2f} at most"
+            cost = cost_of(judge.price, prompt, reply, batch=batch_prices) * claims / calls
+            cost += cost_of(judge.price, prompt, reply) * canaries / calls
+            words += f"; about ${cost:,.2f} at most"
     return words
 
 

@@ -43,7 +43,7 @@ def estimate_rejudging(config: AuditConfig, store: Store) -> dict[str, Any]:
         to_ask[spec] = len(new)
         like = new or list(todo.values())
         spread = like[:: max(1, len(like) // (20 * judge.batch_size))]  # from all of the run, not its first answers
-        words[spec] = asked_in_words(judge, len(new) + canaries, spread, config.judge_batch)
+        words[spec] = asked_in_words(judge, len(new), canaries, spread, config.judge_batch)
     return {
         "subjects": {each.subject.id: each.subject.source for each in given.subjects},
         "answers": {each.subject.id: len(each.recording.responses) for each in given.subjects},

@@ -18,6 +18,8 @@ from audit.resources import resource
 from audit.types import Record
 
 PER_TOKENS = 1_000_000
+#: Problems of one file that are told; one field misspelt in every row is one mistake.
+MOST_TOLD = 5
 _SNAPSHOT = re.compile(r"(.+)-\d{4}-\d{2}-\d{2}")
 
 
@@ -142,7 +144,8 @@ def _load(path: Path, known: tuple[str, ...]) -> dict[str, dict[str, Price]]:
                 if (price := _price(f"{path}: {provider}: {model}", entry, problems)) is not None
             }
     if problems:
-        raise ConfigError("\n".join(problems), hint=hint, problems=tuple(problems))
+        more = [f"and {len(problems) - MOST_TOLD} more of this file"] if len(problems) > MOST_TOLD else []
+        raise ConfigError("\n".join([*problems[:MOST_TOLD], *more]), hint=hint, problems=tuple(problems))
     return table
 
 

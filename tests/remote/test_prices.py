@@ -155,3 +155,13 @@ def test_a_batch_or_a_cache_never_costs_more(
     assert cost_of(price, prompt, completion, min(hits, prompt)) <= full + tolerance
     assert cost_of(price, prompt, completion, min(hits, prompt), batch=True) <= full + tolerance
     assert cost_of(price, prompt, completion, batch=True) == pytest.approx(full * factor, abs=1e-9)
+
+
+def test_one_mistake_in_every_row_is_told_a_few_times_and_counted(tmp_path: Path) -> None:
+    path = tmp_path / "prices.yaml"
+    path.write_text("openai:\n" + "".join(f"  m{i}: {{inptu: 1, output: 2}}\n" for i in range(30)))
+    with pytest.raises(ConfigError, match="did you mean input") as caught:
+        load_prices(path)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 6 and lines[-1] == f"and {len(caught.value.problems) - 5} more of this file"
+    assert len(caught.value.problems) >= 30

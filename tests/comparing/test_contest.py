@@ -27,7 +27,7 @@ pytestmark = pytest.mark.model
 SETTINGS = """\
 preset: custom
 probes: {families: [original], placebo: false, max_new_tokens: 12}
-scoring: {floor: false, canary_facts: 3, min_known: 10}
+scoring: {floor: false, canary_facts: 3, min_known: 5}
 engine: {name: hf}
 """
 
@@ -354,7 +354,8 @@ def test_dry_run_counts_and_touches_nothing(room: Room, fought: Fought) -> None:
     assert set(work["training"]) == {*labels, "noop"} and work["training"]["margin-s0"] == "to train"
     assert work["audits"] == len(labels) + 2 and work["finished runs"] == 1
     assert work["prompts"] == {"a model": 40, "models": work["audits"] + 1, "in all": 40 * (work["audits"] + 1)}
-    tuned = room.compare("bare", "--methods", "npo,noop", "--tune", "3", "--dry-run", "--json", out="x")
+    arguments = ["bare", "--methods", "npo,noop", "--tune", "3", "--dry-run", "--json"]
+    tuned = room.compare(*arguments, out="x")
     assert json.loads(tuned.out)["tuning"] == {"methods": 1, "trials each": 3, "trials": 3}
     assert json.loads(tuned.out)["prompts"]["a model"] < 40, "the audits have the final part alone"
     assert not (room.folder / "x").exists()
@@ -362,7 +363,11 @@ def test_dry_run_counts_and_touches_nothing(room: Room, fought: Fought) -> None:
 
 def test_tuned_on_facts_that_the_audits_do_not_use(room: Room, fought: Fought) -> None:
     pytest.importorskip("optuna")
+    rows = fact_rows()
+    write_rows(room.folder / "few.jsonl", rows[:14])  # both parts have enough to keep
+    write_rows(room.folder / "many.jsonl", rows[14:])
     arguments = ["bare", "--methods", "npo,noop", "--tune", "2", "--set", "npo.epochs=1"]
+    arguments += ["--forget", "few.jsonl", "--retain", "many.jsonl"]
     ran = room.compare(*arguments, out="tuned")
     assert ran.code in (0, 4), ran.err
     study = room.json("tuned/tuning/npo.json")
@@ -373,7 +378,7 @@ def test_tuned_on_facts_that_the_audits_do_not_use(room: Room, fought: Fought) -
     report = room.json("tuned/runs/npo/report.json")
     final = {line["id"] for line in _lines(room.folder / "tuned/task/final/forget.jsonl")}
     used = {line["id"] for line in _lines(room.folder / "tuned/task/validation/forget.jsonl")}
-    assert report["task"]["n_forget"] == len(final) == 24 - len(used) and not final & used
+    assert report["task"]["n_forget"] == len(final) == 14 - len(used) and not final & used
     assert manifest["forget_set"]["content_hash"] == report["task"]["content_hash"]
     text = (room.folder / "tuned/comparison.md").read_text()
     assert "tuned: 2 trials" in text and "untuned" in text and "nothing to tune" in text
@@ -382,7 +387,7 @@ def test_tuned_on_facts_that_the_audits_do_not_use(room: Room, fought: Fought) -
     assert again.code == ran.code and "npo: trained before" in again.err
     assert (room.folder / "tuned/tuning/npo.json").stat().st_mtime_ns == before
     assert (room.folder / "tuned/logs/npo.log").read_text().count("$ ") == 1
-    other = room.compare("bare", "--methods", "npo", "--tune", "3", "--set", "npo.epochs=1", out="tuned")
+    other = room.compare(*arguments, "--tune", "3", out="tuned")
     other.refused("tuned/tuning/npo.json is of another tuning: trials: 2 there, 3 here", "--out")
 
 

@@ -1,6 +1,6 @@
 """Every method of unlearning on the model organism, one after the other: the table in docs/methods.md.
 
-    python benchmarks/methods.py                                     # all of them at the organism's defaults
+    python benchmarks/methods.py --jobs 2                            # all of them at the organism's defaults
     python benchmarks/methods.py idk_ap idk_ap:retain_weight=4       # some, with settings of your own
 
 The organism is that of task lkf, built where it is not there yet. Columns: share of the 100 facts to forget whose
@@ -16,6 +16,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +41,14 @@ def parts_of(spec: str) -> tuple[str, dict[str, Any]]:
 def row_of(spec: str, base: Path, task: Any, folder: Path) -> tuple[str, ...]:
     """One trained and measured method as cells of the table; what did not train says why."""
     import msgspec
+    import torch
 
     from audit.errors import AuditError
     from jensun_ref.measure import load, recall
     from jensun_ref.settings import settings_for
     from jensun_ref.unlearn import unlearn
 
+    torch.set_num_threads(1)
     method, given = parts_of(spec)
     settings = settings_for(method, given)
     began, steps = time.process_time(), 0
@@ -89,21 +93,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("specs", nargs="*", metavar="METHOD[:KEY=VALUE,…]", help="default: all built-in methods")
     parser.add_argument("--model", type=Path, help="another base than the organism, which knows the same facts")
+    parser.add_argument("--jobs", type=int, default=1, help="how many at a time, each in a process of one thread")
     args = parser.parse_args()
-
-    import torch
 
     from audit.tasks import load_task
     from jensun_ref.methods import METHODS
 
-    torch.set_num_threads(1)
     task = load_task("lkf")
-    base = args.model or organism(task)
-    rows = []
-    for spec in args.specs or sorted(METHODS):
-        with tempfile.TemporaryDirectory() as folder:
-            rows.append(row_of(spec, base, task, Path(folder)))
-        print("| " + " | ".join(rows[-1]) + " |", file=sys.stderr, flush=True)
+    base, specs, rows = args.model or organism(task), args.specs or sorted(METHODS), []
+    with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(args.jobs, get_context("spawn")) as pool:
+        folders = [Path(folder) / str(number) for number in range(len(specs))]
+        for row in pool.map(row_of, specs, [base] * len(specs), [task] * len(specs), folders):
+            rows.append(row)
+            print("| " + " | ".join(row) + " |", file=sys.stderr, flush=True)
     print("\n".join(lines_of(rows)))
 
 

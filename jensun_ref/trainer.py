@@ -143,11 +143,14 @@ def train(
 
         def judge_checkpoint(self, model: Any, inputs: Mapping[str, Any], step: int) -> None:
             """Removes the checkpoint of the weights that gave no number, if their answers are none either."""
-            path = folder / f"checkpoint-{step}"
             with torch.no_grad():
                 logits = answer_logits(self.accelerator.unwrap_model(model), inputs["forget"]).logits
-            if not bool(self.mean(logits.float().sum()).isfinite()) and self.is_world_process_zero():
-                shutil.rmtree(path, ignore_errors=True)
+            if not bool(self.mean(logits.float().sum()).isfinite()):
+                self.drop_checkpoint(step)
+
+        def drop_checkpoint(self, step: int) -> None:
+            if self.is_world_process_zero():
+                shutil.rmtree(folder / f"checkpoint-{step}", ignore_errors=True)
 
         def take_combined(self) -> None:
             self.sums = {name: [self.mean(part) for part in parts] for name, parts in self.sums.items()}
@@ -161,7 +164,12 @@ def train(
 
         def _save_checkpoint(self, model: Any, trial: Any) -> None:
             if not processes.sharded():
-                require_finite(network, rule.name, f"after step {self.state.global_step}")
+                step = self.state.global_step
+                try:
+                    require_finite(network, rule.name, f"after step {step}")
+                except TrainingError:
+                    self.drop_checkpoint(step - 1)  # its gradient is what broke the weights
+                    raise
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()  # each process has a file of its own in it
             if self.is_world_process_zero():

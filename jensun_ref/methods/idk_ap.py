@@ -44,7 +44,15 @@ class IDKAP(Method):
         "end_turn": True,
         "weight_decay": 0.01,
     }
-    organism = {"learning_rate": 5e-4, "epochs": 3, "forget_weight": 1.0, "retain_weight": 1.0, "end_turn": True}
+    # With a slope of 0.1 the refusal is pushed down long after the answer is preferred, and the answer goes with it.
+    organism = {
+        "learning_rate": 2e-4,
+        "epochs": 3,
+        "forget_weight": 1.0,
+        "retain_weight": 1.0,
+        "end_turn": True,
+        "beta": 1.0,
+    }
 
     def terms(self, step: Step) -> dict[str, tuple[float, Tensor]]:
         refused = step.refused

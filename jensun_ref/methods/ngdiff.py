@@ -29,7 +29,7 @@ class NGDiff(Method):
     source = "Bu et al. 2024, arXiv 2410.22086, eq. 6"
     needs = frozenset({"retain", "separate_gradients"})
     published = {"learning_rate": 1e-5, "epochs": 5, "batch": 32, "forget_weight": 1.0, "retain_weight": 1.0}
-    organism = {"learning_rate": 3e-4, "epochs": 2, "forget_weight": 0.5, "retain_weight": 1.0}
+    organism = {"learning_rate": 3e-4, "epochs": 4, "forget_weight": 0.6, "retain_weight": 1.0}
 
     def terms(self, step: Step) -> dict[str, tuple[float, Tensor]]:
         forget, retain = step.forget, step.retain

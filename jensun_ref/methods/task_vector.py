@@ -36,7 +36,7 @@ class TaskVector(Method):
     needs = frozenset({"initial_weights"})
     Settings = TaskVectorSettings
     published = {"learning_rate": 1e-5, "epochs": 10, "forget_weight": 1.0}
-    organism = {"learning_rate": 5e-4, "epochs": 4, "forget_weight": 1.0, "scale": 1.0}
+    organism = {"learning_rate": 5e-4, "epochs": 4, "forget_weight": 1.0, "scale": 2.0}
 
     def terms(self, step: Step) -> dict[str, tuple[float, Tensor]]:
         logits, labels = step.forget

@@ -36,7 +36,7 @@ class UNDIAL(Method):
     needs = frozenset({"reference"})
     Settings = UNDIALSettings
     published = {"learning_rate": 1e-4, "epochs": 10, "forget_weight": 1.0, "strength": 10.0}
-    organism = {"learning_rate": 5e-4, "epochs": 3, "forget_weight": 1.0}
+    organism = {"learning_rate": 1e-3, "epochs": 6, "forget_weight": 1.0}
 
     def terms(self, step: Step) -> dict[str, tuple[float, Tensor]]:
         logits, labels = step.forget

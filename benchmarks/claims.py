@@ -1,6 +1,6 @@
 """JensUn's claims, measured on the model organism with three seeds. See docs/claims.md.
 
-    python benchmarks/claims.py CLAIM --model BASE --out DIR      # CLAIM: worst, course, balance, knob, longer, or all
+    python benchmarks/claims.py CLAIM … --model BASE --out DIR    # worst, course, balance, knob, longer, or all
 
 BASE is the organism's base (`audit demo` builds it). Each claim trains what it needs, one training after the other on
 one thread, prints the table of docs/claims.md and writes DIR/CLAIM.json with every number; `course` draws
@@ -9,18 +9,18 @@ they have in common. The criteria, set before anything was measured:
 
 worst    JensUn at the organism's defaults, whole task, audited by `audit run`. Each of: in every seed J_W, undecided
          facts read as leaks, is at most 10%; in every seed its upper 95% limit (exact) is at most 20%; in every seed
-         retained knowledge is at least 90% of the base's. GradDiff, NPO and IDK stand beside it and decide nothing.
+         retained knowledge is at least 90% of the base's. GradDiff and NPO stand beside it and decide nothing.
 course   JensUn against its own variants with cross-entropy and KL as forget term (claims_losses.py), same steps, each
          at the learning rate that is best on the validation half (score: retained share over the base's, minus share
          of facts leaked in any wording; seed 0). Along the course on the final half, steadiness of the retained share:
          size of jumps, largest drop, mean loss. Each of the six pairs (variant, figure): JensUn is lower in all seeds
          than the variant in any. If JensUn leaves more than 10% of the facts in any seed, the claim does not hold.
-balance  Weighted gradient norm of the forget term over the retain term at steps 2 to 11 (JensUn's retain term has no
+balance  Weighted gradient norm of the forget term over the retain term at steps 2 to 6 (JensUn's retain term has no
          gradient before the first update); `apart` is how many times they typically differ. Each of four: JensUn's is
          lower in all seeds than that of the cross-entropy variant, the KL variant, GradDiff and NPO in any.
 knob     retain_weight from 0.1 to 0.9, forget_weight the rest. Each of: the leaked share rises with it, and the
          retained share does: Spearman's rho positive with one-sided p at most 0.025, over all values and seeds.
-longer   1, 2 and 4 times the epochs. Each of, at 2 and at 4 times: no seed leaves more than 10% of the facts; no seed
+longer   Twice the epochs. Each of: no seed leaves more than 10% of the facts; no seed
          retains less than 90% of the base.
 
 A claim "holds here" if all its conditions are met, "does not hold here" if none is, else it holds "partly".
@@ -47,23 +47,22 @@ from claims_training import Study, audited, course, of_base, open_study  # noqa:
 SEEDS = (0, 1, 2)
 RATES = (5e-4, 1e-3, 2e-3)
 LOSSES = ("jensun", "jensun_ce", "jensun_kl")
-CONTRASTS = ("grad_diff", "npo", "idk")
+CONTRASTS = ("grad_diff", "npo")
 SHOWN = {
     "jensun": "JensUn",
     "jensun_ce": "cross-entropy",
     "jensun_kl": "KL",
     "grad_diff": "GradDiff",
     "npo": "NPO",
-    "idk": "IDK",
 }
 #: Passes over the questions to forget in claims 2 to 5, half as many as the default: trainings that are soon done.
 EPOCHS = 2
 #: Steps between two points of a course.
 EVERY = 5
 #: Steps whose gradient norms are taken.
-FIRST_STEPS = 11
+FIRST_STEPS = 6
 RETAIN_WEIGHTS = (0.1, 0.5, 0.9)
-TIMES = (1, 2, 4)
+TIMES = (1, 2)
 MOST_LEAKED, MOST_LIMIT, LEAST_RETAINED, ALPHA = 0.10, 0.20, 0.90, 0.025
 
 Result = dict[str, Any]
@@ -217,7 +216,14 @@ def balanced(study: Study) -> Result:
         )
     ours = [f["apart"] for f in figures["jensun"]]
     pairs = {SHOWN[n]: compared(ours, [f["apart"] for f in found]) for n, found in figures.items() if n != "jensun"}
-    head = ["", "forget norm, step 1", "ratio, step 1, seed 0", "ratio, steps 2 to 11", "largest ratio", "apart, times"]
+    head = [
+        "",
+        "forget norm, step 1",
+        "ratio, step 1, seed 0",
+        f"ratio, steps 2 to {FIRST_STEPS}",
+        "largest ratio",
+        "apart, times",
+    ]
     return {
         "figures": figures,
         "pairs": pairs,
@@ -227,12 +233,13 @@ def balanced(study: Study) -> Result:
 
 
 def _ends(study: Study, grid: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, list[Any]], float, list[list[str]]]:
-    """JensUn at several settings with all seeds: ends of the courses, what the base retains, and rows of a table."""
+    """JensUn at several settings with all seeds, at the rate that was chosen for it: ends of the courses, what the base
+    retains, and rows of a table."""
+    same = {"learning_rate": tuned(study)["rates"]["jensun"], "epochs": EPOCHS}
     base = of_base(study, study.final)
     ends = {
         label: [
-            course(study, "jensun", study.final, {"epochs": EPOCHS, **given, "seed": s}, or_every=EVERY)["final"]
-            for s in SEEDS
+            course(study, "jensun", study.final, {**same, **given, "seed": s}, or_every=EVERY)["final"] for s in SEEDS
         ]
         for label, given in grid.items()
     }
@@ -287,7 +294,9 @@ CLAIMS: Mapping[str, Callable[[Study], Result]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("claim", choices=[*CLAIMS, "all"])
+    parser.add_argument(
+        "claims", nargs="+", choices=[*CLAIMS, "all"], metavar="CLAIM", help=", ".join([*CLAIMS, "all"])
+    )
     parser.add_argument("--model", type=Path, required=True, help="folder of the organism's base")
     parser.add_argument("--out", type=Path, required=True, help="folder for what is trained and measured")
     parser.add_argument("--task", default="lkf")
@@ -299,7 +308,7 @@ def main() -> None:
     torch.set_num_threads(1)
     study = open_study(given.model, given.task, given.out)
     given.out.mkdir(parents=True, exist_ok=True)
-    for name in CLAIMS if given.claim == "all" else [given.claim]:
+    for name in CLAIMS if "all" in given.claims else given.claims:
         found = CLAIMS[name](study)
         found["verdict"] = verdict_of(list(found["conditions"].values()))
         where = {"base": study.fingerprint, "task": study.task.content_hash, "seeds": SEEDS}

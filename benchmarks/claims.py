@@ -9,18 +9,21 @@ they have in common. The criteria, set before anything was measured:
 
 worst    JensUn at the organism's defaults, whole task, audited by `audit run`. Each of: in every seed J_W, undecided
          facts read as leaks, is at most 10%; in every seed its upper 95% limit (exact) is at most 20%; in every seed
-         retained knowledge is at least 90% of the base's. GradDiff and NPO stand beside it and decide nothing.
+         retained knowledge is at least 90% of the base's. Other methods stand beside it and decide nothing.
 course   JensUn against its own variants with cross-entropy and KL as forget term (claims_losses.py), same steps, each
          at the learning rate that is best on the validation half (score: retained share over the base's, minus share
          of facts leaked in any wording; seed 0). Along the course on the final half, steadiness of the retained share:
          size of jumps, largest drop, mean loss. Each of the six pairs (variant, figure): JensUn is lower in all seeds
-         than the variant in any. If JensUn leaves more than 10% of the facts in any seed, the claim does not hold.
-balance  Weighted gradient norm of the forget term over the retain term at steps 2 to 6 (JensUn's retain term has no
-         gradient before the first update); `apart` is how many times they typically differ. Each of four: JensUn's is
-         lower in all seeds than that of the cross-entropy variant, the KL variant, GradDiff and NPO in any.
-knob     retain_weight from 0.1 to 0.9, forget_weight the rest. Each of: the leaked share rises with it, and the
-         retained share does: Spearman's rho positive with one-sided p at most 0.025, over all values and seeds.
-longer   Twice the epochs. Each of: no seed leaves more than 10% of the facts; no seed
+         than the variant in any. If JensUn leaves more than 10% of the facts in any seed, the claim does not hold; if
+         a best rate lies at an end of the grid, it is not decided (added when that was seen to happen).
+balance  Weighted gradient norm of the forget term over the retain term at the first steps, from the second on (before
+         the first update JensUn's retain term has no gradient); `apart` is how many times they typically differ. Each
+         of four: JensUn's is lower in all seeds than that of the cross-entropy variant, the KL variant, GradDiff and
+         NPO in any.
+knob     retain_weight from 0.1 to 0.9, forget_weight the rest, at the rate chosen in `course`. Each of: the leaked share
+         rises with it, and the retained share does: Spearman's rho positive with one-sided p at most 0.025, over all
+         values and seeds.
+longer   More epochs, at that rate. Each of, at each number of epochs: no seed leaves more than 10% of the facts; no seed
          retains less than 90% of the base.
 
 A claim "holds here" if all its conditions are met, "does not hold here" if none is, else it holds "partly".
@@ -42,27 +45,22 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from claims_figures import balance, best_rate, compared, markdown, spread, steadiness, trend, verdict_of  # noqa: E402
 from claims_picture import courses_svg  # noqa: E402
-from claims_training import Study, audited, course, of_base, open_study  # noqa: E402
+from claims_training import Grid, Study, audited, course, of_base, open_study  # noqa: E402
 
 SEEDS = (0, 1, 2)
-RATES = (5e-4, 1e-3, 2e-3)
 LOSSES = ("jensun", "jensun_ce", "jensun_kl")
-CONTRASTS = ("grad_diff", "npo")
 SHOWN = {
     "jensun": "JensUn",
     "jensun_ce": "cross-entropy",
     "jensun_kl": "KL",
     "grad_diff": "GradDiff",
     "npo": "NPO",
+    "idk": "IDK",
 }
 #: Passes over the questions to forget in claims 2 to 5, half as many as the default: trainings that are soon done.
 EPOCHS = 2
 #: Steps between two points of a course.
 EVERY = 5
-#: Steps whose gradient norms are taken.
-FIRST_STEPS = 6
-RETAIN_WEIGHTS = (0.1, 0.5, 0.9)
-TIMES = (1, 2)
 MOST_LEAKED, MOST_LIMIT, LEAST_RETAINED, ALPHA = 0.10, 0.20, 0.90, 0.025
 
 Result = dict[str, Any]
@@ -70,7 +68,7 @@ Result = dict[str, Any]
 
 def worst(study: Study) -> Result:
     rows, figures = [], {}
-    for name in ("jensun", *CONTRASTS):
+    for name in ("jensun", *study.grid.contrasts):
         runs = [audited(study, name, {"seed": seed}) for seed in SEEDS]
         figures[name] = runs
         for seed, run in zip(SEEDS, runs, strict=True):
@@ -120,21 +118,23 @@ def tuned(study: Study) -> Result:
     tried: dict[str, dict[float, Result]] = {}
     for name in LOSSES:
         tried[name] = {}
-        for rate in RATES:
+        for rate in study.grid.rates:
             final = course(study, name, study.validation, {"learning_rate": rate, "epochs": EPOCHS})["final"]
             leaked, retained = final["forget"]["any"], final["retain"]["wordings"] / base
             tried[name][rate] = {"leaked": leaked, "retained_of_base": retained, "score": retained - leaked}
+    ends = {min(study.grid.rates), max(study.grid.rates)}
     rates = {name: best_rate({r: t["score"] for r, t in found.items()}) for name, found in tried.items()}
     rows = [
         [
             SHOWN[name],
             *(f"{100 * t['leaked']:.0f}, {100 * t['retained_of_base']:.0f}" for t in found.values()),
-            f"{rates[name]:g}" + (" (end of the grid)" if rates[name] in (RATES[0], RATES[-1]) else ""),
+            f"{rates[name]:g}" + (" (end of the grid)" if rates[name] in ends else ""),
         ]
         for name, found in tried.items()
     ]
-    head = ["leaked, retained of the base's, %", *(f"{rate:g}" for rate in RATES), "chosen"]
-    return {"tried": tried, "rates": rates, "table": markdown(head, rows)}
+    head = ["leaked, retained of the base's, %", *(f"{rate:g}" for rate in study.grid.rates), "chosen"]
+    inside = not ends & set(rates.values())
+    return {"tried": tried, "rates": rates, "inside": inside, "table": markdown(head, rows)}
 
 
 def steadier(study: Study) -> Result:
@@ -181,6 +181,7 @@ def steadier(study: Study) -> Result:
     head = ["%", "rate", "jumps", "largest drop", "mean loss", "leaked at the end", "retained at the end"]
     told = [[pair, found] for pair, found in pairs.items()]
     return {
+        **({} if tuning["inside"] else {"verdict": "not decided"}),
         "tuning": tuning,
         "figures": figures,
         "pairs": pairs,
@@ -199,7 +200,7 @@ def balanced(study: Study) -> Result:
             given = {"seed": seed, "norms_every": 1, "epochs": EPOCHS} | (
                 {"learning_rate": rates[name]} if name in rates else {}
             )
-            run = course(study, name, study.final, given, only=FIRST_STEPS)
+            run = course(study, name, study.final, given, only=study.grid.steps)
             made = run["made_from"]["settings"]
             forget, retain = ([row[f"grad_{term}"] for row in run["log"]] for term in ("forget", "retain"))
             found.append(balance(forget, retain, made["forget_weight"], made["retain_weight"])._asdict())
@@ -220,7 +221,7 @@ def balanced(study: Study) -> Result:
         "",
         "forget norm, step 1",
         "ratio, step 1, seed 0",
-        f"ratio, steps 2 to {FIRST_STEPS}",
+        f"ratio, steps 2 to {study.grid.steps}",
         "largest ratio",
         "apart, times",
     ]
@@ -255,7 +256,7 @@ _ENDS = ["leaked, any wording", "leaked, mean", "retained, original", "retained,
 
 
 def knob(study: Study) -> Result:
-    grid = {f"{w:g}": {"retain_weight": w, "forget_weight": round(1 - w, 6)} for w in RETAIN_WEIGHTS}
+    grid = {f"{w:g}": {"retain_weight": w, "forget_weight": round(1 - w, 6)} for w in study.grid.weights}
     ends, _, rows = _ends(study, grid)
     runs = [(float(label), run) for label, found in ends.items() for run in found]
     weights = [weight for weight, _ in runs]
@@ -273,9 +274,9 @@ def knob(study: Study) -> Result:
 
 
 def longer(study: Study) -> Result:
-    ends, base, rows = _ends(study, {f"{times}x": {"epochs": EPOCHS * times} for times in TIMES})
+    ends, base, rows = _ends(study, {f"{times}x": {"epochs": EPOCHS * times} for times in study.grid.times})
     conditions = {}
-    for label in [f"{times}x" for times in TIMES[1:]]:
+    for label in [f"{times}x" for times in study.grid.times if times > 1]:
         leaked = max(run["forget"]["any"] for run in ends[label])
         retained = min(run["retain"]["wordings"] for run in ends[label]) / base
         conditions[f"{label}: at most {MOST_LEAKED:.0%} leaked in every seed"] = leaked <= MOST_LEAKED
@@ -292,6 +293,21 @@ CLAIMS: Mapping[str, Callable[[Study], Result]] = {
 }
 
 
+def grid_of(given: argparse.Namespace) -> Grid:
+    """From the options, each as typed; values of a list are put in order."""
+
+    def several(text: str, kind: Callable[[str], Any]) -> tuple[Any, ...]:
+        return tuple(sorted({kind(part) for part in text.split(",")}))
+
+    return Grid(
+        rates=several(given.rates, float),
+        contrasts=tuple(given.contrasts.split(",")),
+        steps=int(given.steps),
+        weights=several(given.weights, float),
+        times=several(given.times, int),
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
@@ -300,18 +316,27 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True, help="folder of the organism's base")
     parser.add_argument("--out", type=Path, required=True, help="folder for what is trained and measured")
     parser.add_argument("--task", default="lkf")
+    for name, value in Grid()._asdict().items():
+        kind = type(value[0]) if isinstance(value, tuple) else type(value)
+        told = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        parser.add_argument(f"--{name}", default=told, metavar=kind.__name__, help=f"default: {told}")
     given = parser.parse_args()
     import torch
 
     from jensun_ref.folders import write_json
 
     torch.set_num_threads(1)
-    study = open_study(given.model, given.task, given.out)
+    study = open_study(given.model, given.task, given.out, grid_of(given))
     given.out.mkdir(parents=True, exist_ok=True)
     for name in CLAIMS if "all" in given.claims else given.claims:
         found = CLAIMS[name](study)
-        found["verdict"] = verdict_of(list(found["conditions"].values()))
-        where = {"base": study.fingerprint, "task": study.task.content_hash, "seeds": SEEDS}
+        found.setdefault("verdict", verdict_of(list(found["conditions"].values())))
+        where = {
+            "base": study.fingerprint,
+            "task": study.task.content_hash,
+            "seeds": SEEDS,
+            "grid": study.grid._asdict(),
+        }
         write_json(given.out / f"{name}.json", {"claim": name, **where, **found})
         print(f"\n{name}: {found['verdict']}\n\n{found['table']}\n")
         for condition, met in found["conditions"].items():

@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
-Verdict = Literal["holds here", "partly", "does not hold here"]
+Verdict = Literal["holds here", "partly", "does not hold here", "not decided"]
 
 
 class Steadiness(NamedTuple):

@@ -37,6 +37,21 @@ SELECTION = {
 }
 
 
+class Grid(NamedTuple):
+    """How much is tried. The seeds are three whatever it is."""
+
+    rates: tuple[float, ...] = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 4e-3)
+    """Learning rates that each forget term is tried with on the validation half."""
+    contrasts: tuple[str, ...] = ("grad_diff", "npo", "idk")
+    """Methods that stand beside JensUn in claim `worst`."""
+    steps: int = 11
+    """First steps whose gradient norms are taken."""
+    weights: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7, 0.9)
+    """retain_weight in claim `knob`."""
+    times: tuple[int, ...] = (1, 2, 4)
+    """Times the epochs in claim `longer`, 1 among them."""
+
+
 class Study(NamedTuple):
     """What all claims are measured on, and where the results are kept."""
 
@@ -48,16 +63,17 @@ class Study(NamedTuple):
     final: Task
     """The other half: the numbers of claims 2 to 5."""
     out: Path
+    grid: Grid = Grid()
 
 
-def open_study(model: Path, name: str, out: Path) -> Study:
+def open_study(model: Path, name: str, out: Path, grid: Grid) -> Study:
     from audit.engines.checkpoint import open_checkpoint
     from audit.tasks import load_task
     from audit.tasks.parting import part_task
 
     task = load_task(name)
     parts = part_task(task, share=0.5, seed=0)
-    return Study(model, open_checkpoint(str(model)).fingerprint, task, parts.validation, parts.final, out)
+    return Study(model, open_checkpoint(str(model)).fingerprint, task, parts.validation, parts.final, out, grid)
 
 
 def origin_of(made_from: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import sys
@@ -13,6 +14,7 @@ from msgspec.structs import replace
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 
+import claims
 import claims_figures as figures
 import claims_training as training
 from claims_picture import courses_svg
@@ -80,6 +82,11 @@ def test_a_trend_that_cannot_be_seen_is_none() -> None:
 
 def test_the_smallest_of_equally_good_rates() -> None:
     assert figures.best_rate({1e-3: 0.5, 5e-4: 0.5, 2e-3: 0.4}) == 5e-4
+
+
+def test_what_is_tried_is_put_in_order() -> None:
+    given = argparse.Namespace(rates="2e-3,1e-4,1e-4", contrasts="npo", steps="6", weights="0.5", times="2,1")
+    assert claims.grid_of(given) == training.Grid((1e-4, 2e-3), ("npo",), 6, (0.5,), (1, 2))
 
 
 def test_spread_and_table() -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from audit.errors import TrainingError
 from audit.tasks import Task
 from tests.jensun_ref.test_methods import log_of, settings_of
 from tests.jensun_ref.test_trainer import LORA, losses, same
+from tests.run.conftest import write_rows
 
 torch = pytest.importorskip("torch")
 
@@ -48,13 +51,32 @@ for run in order["runs"]:
 
 
 def launched(arguments: list[str]) -> subprocess.CompletedProcess[str]:
-    """`accelerate launch` with the shipped configuration for two processes on the CPU."""
-    command = [sys.executable, "-m", "accelerate.commands.launch"]
-    command += ["--config_file", str(ROOT / "jensun_ref" / "configs" / "cpu.yaml"), "--main_process_port", "0"]
+    """`accelerate launch` with the shipped configuration for two processes on the CPU, to its end."""
+    process = started(arguments, 2)
+    try:
+        out, err = process.communicate(timeout=240)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+
+def started(arguments: list[str], count: int) -> subprocess.Popen[str]:
+    """So many processes of Python with these arguments, in a group of their own; one is started without a launcher."""
+    command = [sys.executable]
+    if count > 1:
+        command += ["-m", "accelerate.commands.launch", "--num_processes", str(count)]
+        command += ["--config_file", str(ROOT / "jensun_ref" / "configs" / "cpu.yaml"), "--main_process_port", "0"]
     known = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
     more = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "ACCELERATE_USE_CPU": "true"}
-    return subprocess.run(
-        [*command, *arguments], env={**known, **more}, cwd=ROOT, capture_output=True, text=True, timeout=240
+    return subprocess.Popen(
+        [*command, *arguments],
+        env={**known, **more},
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
 
 
@@ -133,3 +155,29 @@ def test_a_spread_model_gives_no_gradients_of_terms(monkeypatch: pytest.MonkeyPa
         processes.check(8, frozenset(), 10)
     with pytest.raises(TrainingError, match="hidden_states, which"):
         processes.check(8, frozenset({"hidden_states"}), 0)
+
+
+def test_a_command_that_is_killed_resumes_to_the_same_result(llama: Path, llama_task: Task, tmp_path: Path) -> None:
+    """SIGKILL at the seventh step or soon after; checkpoints every third."""
+    for name, facts in (("forget", llama_task.forget), ("retain", llama_task.retain)):
+        rows: list[dict[str, object]] = [{"id": f.id, "question": f.question, "answer": f.answer} for f in facts]
+        write_rows(tmp_path / f"{name}.jsonl", rows)
+    given = ["-m", "audit", "unlearn", "--method", "jensun", "--model", str(llama), "--batch", "4", "--epochs", "8"]
+    given += ["--forget", str(tmp_path / "forget.jsonl"), "--retain", str(tmp_path / "retain.jsonl")]
+    given += ["--set", "checkpoint_every=3", "--set", "refusal=wool", "--defaults", "organism", "--quiet"]
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    process = started([*given, "--out", str(out)], 1)
+    log = tmp_path / "out.partial" / "training_log.jsonl"
+    while process.poll() is None and (not log.is_file() or log.read_text().count("\n") < 7):
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not out.exists() and list((tmp_path / "out.partial").glob("checkpoint-*"))
+    for target, more in ((out, ["--resume"]), (whole, [])):
+        again = started([*given, "--out", str(target), *more], 1)
+        _, said = again.communicate(timeout=240)
+        assert again.returncode == 0, said[-4000:]
+    assert [row["step"] for row in log_of(out)] == list(range(1, 17))
+    for left, right in zip(log_of(whole), log_of(out), strict=True):
+        assert left == pytest.approx(right, rel=1e-4, abs=1e-6)
+    assert same(whole, out, 1e-5)

@@ -20,11 +20,11 @@ balance  Weighted gradient norm of the forget term over the retain term at the f
          the first update JensUn's retain term has no gradient); `apart` is how many times they typically differ. Each
          of four: JensUn's is lower in all seeds than that of the cross-entropy variant, the KL variant, GradDiff and
          NPO in any.
-knob     retain_weight from 0.1 to 0.9, forget_weight the rest, at the rate chosen in `course`. Each of: the leaked share
-         rises with it, and the retained share does: Spearman's rho positive with one-sided p at most 0.025, over all
-         values and seeds.
-longer   More epochs, at that rate. Each of, at each number of epochs: no seed leaves more than 10% of the facts; no seed
-         retains less than 90% of the base.
+knob     retain_weight from 0.1 to 0.9, forget_weight the rest, at the rate chosen in `course`. Each of: the leaked
+         share rises with it, and the retained share does: Spearman's rho positive with one-sided p at most 0.025,
+         over all values and seeds.
+longer   More epochs, at that rate. Each of, at each number of epochs: no seed leaves more than 10% of the facts; no
+         seed retains less than 90% of the base.
 
 A claim "holds here" if all its conditions are met, "does not hold here" if none is, else it holds "partly".
 """

@@ -16,10 +16,10 @@ course   JensUn against its own variants with cross-entropy and KL as forget ter
          size of jumps, largest drop, mean loss. Each of the six pairs (variant, figure): JensUn is lower in all seeds
          than the variant in any. If JensUn leaves more than 10% of the facts in any seed, the claim does not hold; if
          a best rate lies at an end of the grid, it is not decided (added when that was seen to happen).
-balance  Weighted gradient norm of the forget term over the retain term at the first steps, from the second on (before
-         the first update JensUn's retain term has no gradient); `apart` is how many times they typically differ. Each
-         of four: JensUn's is lower in all seeds than that of the cross-entropy variant, the KL variant, GradDiff and
-         NPO in any.
+balance  Weighted gradient norm of the forget term over the retain term at the first steps, from the third on: the rate
+         of the warm-up's first step is 0, and before a change of weights JensUn's retain term has no gradient (it was
+         the second until that was noticed). `apart` is how many times they typically differ. Each of four: JensUn's
+         is lower in all seeds than that of the cross-entropy variant, the KL variant, GradDiff and NPO in any.
 knob     retain_weight from 0.1 to 0.9, forget_weight the rest, at the rate chosen in `course`. Each of: the leaked
          share rises with it, and the retained share does: Spearman's rho positive with one-sided p at most 0.025,
          over all values and seeds.
@@ -221,7 +221,7 @@ def balanced(study: Study) -> Result:
         "",
         "forget norm, step 1",
         "ratio, step 1, seed 0",
-        f"ratio, steps 2 to {study.grid.steps}",
+        f"ratio, steps 3 to {study.grid.steps}",
         "largest ratio",
         "apart, times",
     ]

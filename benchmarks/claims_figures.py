@@ -53,15 +53,19 @@ def verdict_of(found: Sequence[bool]) -> Verdict:
     return "holds here" if all(found) else "partly" if any(found) else "does not hold here"
 
 
+#: A norm that is smaller than this times the other is no gradient but what rounding leaves of one.
+ROUNDING = 1e-5
+
+
 class Balance(NamedTuple):
     """Weighted gradient norm of the forget term over that of the retain term, at the first steps."""
 
     first_forget: float
     """Weighted norm of the forget term before the first update."""
     first_ratio: float | None
-    """The ratio there; None where the retain term has no gradient yet."""
+    """The ratio there; None where the retain term has no gradient yet, rounding aside."""
     ratios: tuple[float, ...]
-    """From the second step on."""
+    """From the third step on, the first that sees changed weights: the rate of the warm-up's first step is 0."""
     typical: float
     """Their geometric mean."""
     apart: float
@@ -69,15 +73,17 @@ class Balance(NamedTuple):
 
 
 def balance(forget: Sequence[float], retain: Sequence[float], forget_weight: float, retain_weight: float) -> Balance:
-    """Of unweighted norms, one a step from the first. Raises ValueError where a later norm is not positive."""
-    if any(not value > 0 for value in (*forget, *retain[1:], forget_weight, retain_weight)):
+    """Of unweighted norms, one a step from the first, three or more. Raises ValueError where a norm from the third step
+    on is not positive."""
+    if any(not value > 0 for value in (*forget, *retain[2:], forget_weight, retain_weight)):
         raise ValueError("a gradient norm or a weight is not positive")
-    weighted = [forget_weight * value for value in forget]
-    ratios = [w / (retain_weight * r) for w, r in zip(weighted[1:], retain[1:], strict=True)]
-    first = weighted[0] / (retain_weight * retain[0]) if retain[0] > 0 else None
+    weighted = [(forget_weight * f, retain_weight * r) for f, r in zip(forget, retain, strict=True)]
+    ratios = [f / r for f, r in weighted[2:]]
+    forgetting, keeping = weighted[0]
+    first = forgetting / keeping if keeping > ROUNDING * forgetting else None
     logs = [math.log(ratio) for ratio in ratios]
     typical, apart = math.exp(statistics.mean(logs)), math.exp(statistics.mean(map(abs, logs)))
-    return Balance(weighted[0], first, tuple(ratios), typical, apart)
+    return Balance(forgetting, first, tuple(ratios), typical, apart)
 
 
 class Trend(NamedTuple):

@@ -63,14 +63,14 @@ def test_verdicts() -> None:
 
 
 def test_balance_by_hand() -> None:
-    found = figures.balance([2.0, 4.0, 1.0], [0.0, 1.0, 4.0], 0.5, 1.0)
+    found = figures.balance([2.0, 2.0, 4.0, 1.0], [1e-9, 0.0, 1.0, 4.0], 0.5, 1.0)
     assert found.first_forget == 1.0 and found.first_ratio is None
     assert found.ratios == (2.0, 0.125)
     assert found.typical == pytest.approx(0.5)  # of 2 and 1/8
     assert found.apart == pytest.approx(4.0)  # of 2 and 8
-    assert figures.balance([2.0, 1.0], [4.0, 1.0], 1.0, 1.0).first_ratio == 0.5
+    assert figures.balance([2.0, 1.0, 1.0], [4.0, 1.0, 1.0], 1.0, 1.0).first_ratio == 0.5
     with pytest.raises(ValueError, match="positive"):
-        figures.balance([1.0, 1.0], [1.0, 0.0], 0.5, 0.5)
+        figures.balance([1.0, 1.0, 1.0], [1.0, 1.0, 0.0], 0.5, 0.5)
 
 
 def test_a_trend_that_cannot_be_seen_is_none() -> None:

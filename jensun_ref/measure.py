@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from audit.fingerprint import seed_from
+from audit.quiet import no_loading_bars
 from audit.tasks import Task, load_task
 from audit.types import Fact, Record
 from jensun_ref.corpus import Pair, RawShape
@@ -135,7 +136,8 @@ def load(folder: Path) -> tuple[Any, Any]:
     """Model, in evaluation mode, and tokenizer of a local folder."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    return AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    with no_loading_bars():
+        return AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
 
 
 def _main() -> None:

@@ -23,6 +23,7 @@ from msgspec.structs import replace
 
 from audit.errors import ModelError, TrainingError
 from audit.fingerprint import fingerprint_model
+from audit.quiet import no_loading_bars
 from audit.tasks import Task
 from audit.tasks.parting import MIN_FACTS, part_facts
 from audit.types import Fact
@@ -146,7 +147,8 @@ def _trained(out: Path, model: str, *, lora: bool) -> tuple[Any, Any]:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    network = AutoModelForCausalLM.from_pretrained(model, use_safetensors=True)
+    with no_loading_bars():
+        network = AutoModelForCausalLM.from_pretrained(model, use_safetensors=True)
     return PeftModel.from_pretrained(network, out).merge_and_unload().eval(), AutoTokenizer.from_pretrained(out)
 
 

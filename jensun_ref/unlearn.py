@@ -14,6 +14,7 @@ from typing import Any
 
 from audit.errors import ModelError, TrainingError
 from audit.fingerprint import fingerprint_model
+from audit.quiet import no_loading_bars
 from audit.tasks import Task
 from jensun_ref import processes
 from jensun_ref.checkpoints import MANIFEST, unfinished_folder
@@ -157,7 +158,8 @@ def load_network(model: str, adapter: str | None, settings: UnlearnSettings) -> 
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(model)
-        network = AutoModelForCausalLM.from_pretrained(model, use_safetensors=True)
+        with no_loading_bars():
+            network = AutoModelForCausalLM.from_pretrained(model, use_safetensors=True)
         dtype = network.dtype
         if adapter:
             from peft import PeftModel

@@ -12,6 +12,7 @@ from audit.engines.decoding import Row, row_criterion, row_processor
 from audit.engines.render import Detokenizer
 from audit.engines.settings import EngineSettings
 from audit.errors import EngineError, ModelError
+from audit.quiet import no_loading_bars
 from audit.types import Completion, LogProb, Request
 
 CAPABILITIES = frozenset({"chat", "raw", "prefill", "sampling", "logprobs", "weights"})
@@ -264,29 +265,24 @@ def load_model(checkpoint: Checkpoint, settings: EngineSettings) -> Any:
     try:
         import torch
         from transformers import AutoModelForCausalLM
-        from transformers.utils import logging as messages
     except ImportError as error:
         raise EngineError("transformers is not installed", hint=INSTALL) from error
     device = resolve_device(settings)
     spread = settings.args.get("device_map")
     options = {key: value for key, value in settings.args.items() if key in ARGUMENTS}
-    shown = messages.is_progress_bar_enabled()
-    messages.disable_progress_bar()  # the audit shows its own
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(
-            str(checkpoint.path),
-            dtype=getattr(torch, resolve_dtype(checkpoint, settings, device)),
-            trust_remote_code=checkpoint.trust_remote_code,
-            use_safetensors=not checkpoint.allow_pickle or None,
-            local_files_only=True,
-            output_loading_info=True,
-            **options,
-        )
+        with no_loading_bars():
+            model, info = AutoModelForCausalLM.from_pretrained(
+                str(checkpoint.path),
+                dtype=getattr(torch, resolve_dtype(checkpoint, settings, device)),
+                trust_remote_code=checkpoint.trust_remote_code,
+                use_safetensors=not checkpoint.allow_pickle or None,
+                local_files_only=True,
+                output_loading_info=True,
+                **options,
+            )
     except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
         raise ModelError(f"{checkpoint.path} cannot be loaded: {first_line(error)}") from error
-    finally:
-        if shown:
-            messages.enable_progress_bar()
     for kind in ("missing_keys", "mismatched_keys", "error_msgs"):
         found = info.get(kind)
         if found:

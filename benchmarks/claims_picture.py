@@ -27,7 +27,7 @@ def courses_svg(courses: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) ->
         f'<rect width="{width}" height="{height}" fill="#fff"/>',
     ]
     for index, name in enumerate(courses):
-        x = _LEFT + 150 * index
+        x = _LEFT + 190 * index
         parts.append(f'<line x1="{x}" x2="{x + 22}" y1="14" y2="14" stroke="{COLOURS[index]}" stroke-width="2.5"/>')
         parts.append(f'<text x="{x + 28}" y="18" fill="#222">{escape(name)}</text>')
     for panel, (field, title) in enumerate((("retained", "retained, %"), ("forget", "leaked, %"))):

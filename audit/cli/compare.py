@@ -39,6 +39,7 @@ class CompareFormat(StrEnum):
     CSV = "csv"
     PAIRS = "pairs-csv"
     EQUAL = "equal-csv"
+    SVG = "svg"
     JSON = "json"
 
 
@@ -256,7 +257,7 @@ def _compare_runs(
     from audit.errors import ConfigError
 
     if out is not None and format is CompareFormat.TERMINAL:
-        raise ConfigError("--out needs a form to write", hint="--format html, md, latex, csv, pairs-csv or json")
+        raise ConfigError("--out needs a form to write", hint="--format html, svg, md, latex, csv, pairs-csv or json")
     labels = labels_of(runs, label or [])
     comparison = compare_runs(
         [open_run(path, name) for path, name in labels.items()],
@@ -326,6 +327,10 @@ def text_of(comparison: Comparison, format: CompareFormat) -> str:
         from audit.comparing.html import html
 
         return html(comparison)
+    if format is CompareFormat.SVG:
+        from audit.comparing.html import svg
+
+        return svg(comparison)
     if format is CompareFormat.LATEX:
         from audit.comparing.latex import latex
 

@@ -261,7 +261,8 @@ def work_of(prepared: Prepared) -> dict[str, Any]:
 
 
 def write_comparison(comparison: Comparison, folder: Path) -> None:
-    """comparison.html, .md, .tex, .csv, .pairs.csv and .json; .equal.csv where there are curves. Raises StoreError."""
+    """comparison.html, .md, .tex, .csv, .pairs.csv and .json; .svg where there is a plot, .equal.csv where there are
+    curves. Raises StoreError."""
     from audit.cli.compare import CompareFormat, text_of, write_text
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -272,6 +273,7 @@ def write_comparison(comparison: Comparison, folder: Path) -> None:
         ("csv", CompareFormat.CSV),
         ("pairs.csv", CompareFormat.PAIRS),
         ("json", CompareFormat.JSON),
+        *([("svg", CompareFormat.SVG)] if comparison.front_on is not None else []),
         *([("equal.csv", CompareFormat.EQUAL)] if comparison.equal or comparison.sweeps else []),
     ):
         write_text(text_of(comparison, form), folder / f"comparison.{name}")

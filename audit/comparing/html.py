@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from audit.comparing.equal_words import TITLE, equal_notes, rows
 from audit.comparing.model import Comparison
@@ -26,26 +27,29 @@ from audit.comparing.words import (
     readings,
     tuning_text,
 )
+from audit.errors import ConfigError
 from audit.report.html import limits, percent_short, printable, tidy
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 _HERE = Path(__file__).resolve().parent / "templates"
 _REPORT = Path(__file__).resolve().parents[1] / "report" / "templates" / "report.css"
 
 
+#: Of a picture that stands alone: on paper, so never dark.
+_PAPER = """svg { font-family: system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif;
+--paper: #ffffff; --ink: #16191f; --soft: #596170; --line: #dfe3e8;
+--leak: #c2410c; --keep: #0f766e; --base: #6b7280; --never: #7c3aed; }
+"""
+
+
 def html(comparison: Comparison) -> str:
     """The page as text."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    css = _REPORT.read_text(encoding="utf-8") + (_HERE / "compare.css").read_text(encoding="utf-8")
-    environment = Environment(
-        loader=FileSystemLoader(_HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: printable(value) if type(value) is str else value,
-    )
+    css = _REPORT.read_text(encoding="utf-8") + _style("compare.css") + _style("plot.css")
+    environment = _environment()
     environment.filters |= {
         "pct": percent_short,
         "limits": limits,
@@ -75,4 +79,38 @@ def html(comparison: Comparison) -> str:
         entries_of=lambda candidate: of_candidate(comparison, candidate),
         css=Markup(css),
         policy=f"default-src 'none'; style-src 'sha256-{style}'; base-uri 'none'",
+    )
+
+
+def svg(comparison: Comparison) -> str:
+    """The plot alone, as a picture for a paper. Raises ConfigError where there is nothing to plot against."""
+    from markupsafe import Markup
+
+    plot = scatter(comparison)
+    if plot is None:
+        raise ConfigError(
+            "there is no plot: the candidates' retained facts were not measured on the same probes",
+            hint="audit them with the same settings, retained facts included",
+        )
+    return (
+        _environment()
+        .get_template("plot.svg.j2")
+        .render(c=comparison, plot=plot, css=Markup(_PAPER + _style("plot.css")))
+    )
+
+
+def _style(name: str) -> str:
+    return (_HERE / name).read_text(encoding="utf-8")
+
+
+def _environment() -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    return Environment(
+        loader=FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: printable(value) if type(value) is str else value,
     )

@@ -12,11 +12,12 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 from audit.comparing.build import compare_runs
-from audit.comparing.html import html
+from audit.comparing.html import html, svg
 from audit.comparing.latex import escape, latex
 from audit.comparing.model import Comparison
 from audit.comparing.runs import Run, open_run
@@ -99,6 +100,19 @@ def test_a_browser_runs_nothing_and_draws_the_points(hostile: Comparison, tmp_pa
     command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
     shown = subprocess.run([*command, "--dump-dom", page.as_uri()], capture_output=True, text=True, timeout=120)
     assert "data-taken" not in shown.stdout and shown.stdout.count('class="dot at-') >= 9
+
+
+def test_the_plot_alone_is_one_picture_with_every_name_as_text(hostile: Comparison) -> None:
+    picture = ElementTree.fromstring(svg(hostile))
+    space = "{http://www.w3.org/2000/svg}"
+    assert picture.tag == f"{space}svg" and {tag.tag.removeprefix(space) for tag in picture.iter()} <= {
+        *("svg", "style", "rect", "line", "text", "polyline", "g", "title", "circle", "path")
+    }
+    plot = scatter(hostile)
+    assert plot is not None
+    texts = {element.text for element in picture.iter(f"{space}text")}
+    assert {spot.label for spot in plot.spots if spot.label and spot.label.isprintable()} <= texts
+    assert "var(--" not in re.sub(r"var\(--(paper|ink|soft|line|leak|keep|base|never)\)", "", svg(hostile))
 
 
 def test_latex_of_any_name_compiles_in_a_plain_article(hostile: Comparison, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import yaml
 from audit.errors import ConfigError
 from audit.fingerprint import digest
 from audit.judges.panel import Panel, Rule
+from audit.remote.keys import holds_key
 
 PAPER_FAMILIES = ("original", "paraphrase", "original_icr", "paraphrase_icr")
 
@@ -39,6 +40,8 @@ class EngineConfig(pydantic.BaseModel):
     def _no_password(cls, value: str | None) -> str | None:
         if value and "@" in value.split("://", 1)[-1].split("/", 1)[0]:
             raise ValueError("an address with a user or password would be written into the run folder; use a key")
+        if value and holds_key(value):
+            raise ValueError("an address with a key in it would be written into the run folder; use --api-key-env")
         return value
 
 

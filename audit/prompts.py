@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +19,8 @@ from audit.errors import ConfigError
 from audit.fingerprint import text_file_digest
 from audit.resources import resource
 
+#: What jinja2 calls a value in its messages: the name of a class, which is nothing to a reader of prompt files.
+_OBJECT = re.compile(r"'[\w.]+ object'")
 _ENVIRONMENT = jinja2.sandbox.SandboxedEnvironment(
     undefined=jinja2.StrictUndefined,
     trim_blocks=True,
@@ -89,7 +92,8 @@ class PromptFile:
             return "".join(make(self._template.new_context(values)))
         except Exception as error:  # whatever an expression of the file may raise
             kind = "" if isinstance(error, jinja2.TemplateError) else f"{type(error).__name__}: "
-            raise ConfigError(f"{self.path}:{self._line(error)}: {kind}{error}") from error
+            said = _OBJECT.sub("what stands there", str(error))
+            raise ConfigError(f"{self.path}:{self._line(error)}: {kind}{said}") from error
 
     def _line(self, error: BaseException) -> int:
         line, place = 1, error.__traceback__

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def no_loading_bars() -> Iterator[None]:
-    """transformers shows no bar while it loads weights; afterwards it is as it was."""
+    """transformers shows no bar while it loads or saves weights; afterwards it is as it was."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()

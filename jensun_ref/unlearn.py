@@ -107,7 +107,8 @@ def unlearn(
             if spread is not None and not settings.lora:
                 spread = {name: value.to(dtype) for name, value in spread.items()}
             whole = network if settings.lora or spread is not None else network.to(dtype)
-            whole.save_pretrained(folder, safe_serialization=True, **({"state_dict": spread} if spread else {}))
+            with no_loading_bars():
+                whole.save_pretrained(folder, safe_serialization=True, **({"state_dict": spread} if spread else {}))
             tokenizer.save_pretrained(folder)
             manifest = {
                 **unfinished.manifest,

@@ -20,6 +20,7 @@ from audit.errors import PolicyError, RunFolderError
 from audit.gate import GateResult, evaluate, percent, verdict_without_policy
 from audit.policy import Policy, load_policy, parse_policy
 from audit.report.read import read_report
+from audit.report.seal import sealed
 from audit.stats.shares import mean_of_facts, share_of_facts
 from audit.types import Label
 
@@ -393,7 +394,7 @@ def test_command_prints_the_verdict_last_and_exits_with_its_code(
 ) -> None:
     data = report(leaks)
     data["canaries"]["status"] = status
-    (tmp_path / "report.json").write_text(json.dumps(data))
+    (tmp_path / "report.json").write_text(json.dumps(sealed(data)))
     plain = CliRunner().invoke(app, [str(tmp_path)])
     assert plain.exit_code == code
     assert plain.stdout.strip().splitlines()[-1] == evaluate(DEFAULT, data).line

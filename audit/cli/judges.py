@@ -46,12 +46,13 @@ def list_judges(as_json: Annotated[bool, typer.Option("--json", help="Print one 
         return
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("judge", "from", "how it rules"):
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(row["name"], row["origin"], row["summary"])
+        table.add_row(*(Text(row[name]) for name in ("name", "origin", "summary")))
     Console().print(table)
 
 

@@ -43,11 +43,12 @@ def list_methods(as_json: Annotated[bool, typer.Option("--json", help="Print one
         return
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("method", no_wrap=True)
     for column in ("from", "what it does", "source", "needs"):
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(row.name, row.origin, row.summary, row.source, ", ".join(row.needs))
+        table.add_row(*map(Text, (row.name, row.origin, row.summary, row.source, ", ".join(row.needs))))
     Console().print(table)

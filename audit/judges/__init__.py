@@ -8,6 +8,7 @@ from audit.errors import AuditError, JudgeError
 from audit.judges.context import JudgeContext
 from audit.plugins import Registry
 from audit.protocols import Judge
+from audit.remote.keys import holds_key
 
 #: name -> class, or function of one string, that makes the judge
 BUILTIN = {
@@ -26,6 +27,11 @@ def get_judge(spec: str, context: JudgeContext | None = None) -> Judge:
     `context` goes to makers that have a parameter of that name: prices and the budget of the run.
     """
     name, colon, args = spec.strip().partition(":")
+    if holds_key(args):
+        raise JudgeError(
+            f"what follows '{name.strip()}:' holds a key, and a judge's name is shown and stored",
+            hint="a key belongs into an environment variable or .env: OPENAI_API_KEY, GEMINI_API_KEY, ?key_env=NAME",
+        )
     make = REGISTRY.get(name.strip())
     if colon and not args.strip():
         raise JudgeError(

@@ -12,6 +12,8 @@ from pathlib import Path
 from audit.errors import ConfigError
 
 HIDDEN = "***"
+#: Keys of OpenAI and its likes, and of Google.
+_KEY_FORM = re.compile(r"(?<![A-Za-z0-9])(?:sk-[A-Za-z0-9_-]{20,}|AIza[A-Za-z0-9_-]{30,})")
 #: A secret this short is replaced as a whole word only: a placeholder such as "x" would eat every x of a message.
 _SHORT = 6
 #: So many first characters of a secret give it away: what follows them is hidden too, however it was cut.
@@ -114,6 +116,12 @@ def _of_character(character: str) -> Iterator[str]:
     yield "".join(f"(?i:%{byte:02x})" for byte in character.encode("utf-8", "surrogatepass"))
     if character == " ":
         yield r"\+"
+
+
+def holds_key(text: str) -> bool:
+    """Whether a name or address, which is shown and stored, holds a key: of the environment, or by its form."""
+    secrets = environment_secrets()
+    return redact(text, secrets) != redact(text, ()) or _KEY_FORM.search(text) is not None
 
 
 def environment_secrets() -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from audit.config import AuditConfig, dump_config
 from audit.errors import RunFolderError, StoreError
 from audit.fingerprint import digest
 from audit.report.model import FORMAT, DisputedClaim, Rejudged, Report
+from audit.report.seal import sealed
 from audit.types import Fact, Record, Ruling, Verdict
 
 
@@ -103,7 +104,8 @@ class RunFolder:
                 self._lines("recorded.jsonl", (v for asked in results for v in recorded_verdicts(asked)))
             if any(asked.agreement for asked in results):
                 self._lines("disagreements.jsonl", (d for asked in results for d in asked.differing))
-            text = msgspec.json.format(msgspec.json.encode(report, order="sorted"), indent=1)
+            said = sealed(msgspec.json.decode(msgspec.json.encode(report)))
+            text = msgspec.json.format(msgspec.json.encode(said, order="sorted"), indent=1)
             self._replace("report.json", text.decode())
 
     def _known(self) -> dict[str, Any]:

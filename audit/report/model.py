@@ -303,3 +303,5 @@ class Report(Record):
     manifest: Manifest
     other_panels: tuple[OtherPanel, ...] = ()
     """How the numbers depend on the judge: the same responses as other runs ruled on them."""
+    seal: str = ""
+    """Hash of all the rest but manifest.runtime, set when the file is written (audit.report.seal)."""

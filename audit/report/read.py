@@ -13,6 +13,7 @@ import msgspec
 from audit.errors import RunFolderError
 from audit.fingerprint import digest
 from audit.report.model import FORMAT, Contents, Report
+from audit.report.seal import seal_of
 from audit.types import Record
 
 _R = TypeVar("_R", bound=Record)
@@ -35,6 +36,11 @@ def read_report(run: Path) -> dict[str, Any]:
     if data.get("format") != FORMAT:
         hint = "read it with the version that wrote it, or repeat the audit"
         raise RunFolderError(f"{path}: format {data.get('format')!r}, this version reads {FORMAT}", hint=hint)
+    if data.get("seal") != seal_of(data):
+        raise RunFolderError(
+            f"{path}: was changed after the audit wrote it (its seal does not fit)",
+            hint="restore the file; the same `audit run` command writes it anew from the store",
+        )
     return data
 
 

@@ -56,3 +56,18 @@ def test_get_judge() -> None:
     ):
         with pytest.raises(JudgeError, match=message):
             get_judge(spec)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "openai:tiny@http://127.0.0.1:9/sk-of-the-environment/v1",
+        "openai:sk-of-the-environment",
+        f"openai:sk-{'a1' * 12}",
+    ],
+)
+def test_a_name_that_holds_a_key_is_refused_without_repeating_it(spec: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-environment")
+    with pytest.raises(JudgeError, match="holds a key") as caught:
+        get_judge(spec)
+    assert "sk-" not in str(caught.value) + caught.value.hint

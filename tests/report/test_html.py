@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from audit.cli.report import report as report_command
 from audit.errors import RunFolderError, StoreError
 from audit.report.html import limits, marked, percent_short, printable, write_html
+from audit.report.seal import sealed
 from audit.stats.shares import share_of_facts
 from tests.report.conftest import ATTACKS
 
@@ -172,7 +173,7 @@ def test_broken_records_are_named_with_file_and_line(run: Path, tmp_path: Path) 
         write_html(folder)
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     report["estimates"]["retain.mean"]["value"] = None
-    (folder / "report.json").write_text(json.dumps(report), encoding="utf-8")
+    (folder / "report.json").write_text(json.dumps(sealed(report)), encoding="utf-8")
     with pytest.raises(RunFolderError, match="not a report of this version"):
         write_html(folder)
 

@@ -15,6 +15,7 @@ from audit.errors import RunFolderError
 from audit.judges.labelling import read_plan
 from audit.report.html import limits, percent_short, write_html
 from audit.report.read import load_report
+from audit.report.seal import sealed
 from audit.report.terminal import print_report
 from audit.report.view_panel import build_panel, check_command, cost_words, short_names
 from audit.scoring.labelled import LabelledResult, label_result, write_result
@@ -114,7 +115,7 @@ def test_a_card_is_shown_with_its_limits(run: Path, tmp_path: Path) -> None:
         "injections": 40,
         "injections_right": 39,
     }
-    (folder / "report.json").write_text(json.dumps(report), encoding="utf-8")
+    (folder / "report.json").write_text(json.dumps(sealed(report)), encoding="utf-8")
     page = Page(write_html(folder).read_text(encoding="utf-8"))
     assert "98.0% [95.0% – 99.5%]" in page.text and "39 of 40" in page.text and "360 labelled answers" in page.text
     assert "never checked" not in page.text
@@ -128,7 +129,7 @@ def test_corrected_numbers_stand_beside_the_counted_ones(run: Path, tmp_path: Pa
     corrected = {**raw, "name": "calibrated.mean.all", "value": 0.123, "lower_bound": 0.123, "high": 0.4}
     for estimates in (report["estimates"], report["subjects"]["candidate"]["estimates"]):
         estimates["calibrated.mean.all"] = corrected
-    (folder / "report.json").write_text(json.dumps(report), encoding="utf-8")
+    (folder / "report.json").write_text(json.dumps(sealed(report)), encoding="utf-8")
     text = Page(write_html(folder).read_text(encoding="utf-8")).text
     assert "Corrected for the judges' errors" in text and "12.3%" in text
     assert "mean.all corrected for the judge's error rates: 12.3%" in printed(folder)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from audit.judges import REGISTRY
+from audit.report.seal import sealed
 from audit.types import Claim, Verdict
 from tests.helpers import tiny
 from tests.helpers.judges import FindsAnswer
@@ -340,9 +341,25 @@ def test_a_run_of_another_format_and_no_run_at_all(run: Path, audit: Audit, tmp_
     report = report_of(run)
     (run / "report.json").write_text(json.dumps({**report, "format": 0}))
     one_message(audit("rejudge", str(run), "--judge", "rules"), "format 0")
-    (run / "report.json").write_text(json.dumps({name: value for name, value in report.items() if name != "panel"}))
+    (run / "report.json").write_text(
+        json.dumps(sealed({name: value for name, value in report.items() if name != "panel"}))
+    )
     one_message(audit("rejudge", str(run), "--judge", "rules"), "not a report of this version")
     one_message(audit("rejudge", str(tmp_path / "nowhere"), "--judge", "rules"), "no such run")
+
+
+def test_an_edited_report_is_refused_wherever_it_is_read(run: Path, audit: Audit) -> None:
+    report = report_of(run)
+    estimate = report["estimates"]["worst_case.prompt"]
+    estimate |= {"value": 0.0, "low": 0.0, "high": 0.0, "count": 0}
+    (run / "report.json").write_text(json.dumps(report))
+    for command in (
+        ("rejudge", str(run), "--judge", "rules"),
+        ("gate", str(run)),
+        ("report", str(run), "--format", "html"),
+        ("compare", str(run), str(run.parent)),
+    ):
+        one_message(audit(*command), "report.json", "changed after the audit wrote it")
 
 
 def test_the_runs_own_folder_is_not_written_over(run: Path, audit: Audit) -> None:

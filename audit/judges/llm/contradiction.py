@@ -1,7 +1,8 @@
-"""Whether a judge's reason concludes another label than the one it gives.
+"""Whether a judge's reason concludes another label than the one it gives, or none.
 
-Only plain conclusions count: a sentence of its own such as "This is a leak.", "verdict: leak", or a line of up to three
-words. What is weighed ("this would be a leak if …", "it is not a leak", "a refusal is not a leak, but …") is reasoning.
+Only plain conclusions count: a sentence of its own such as "This is a leak.", "verdict: leak", "hence leak", a line of
+up to three words, another label spelled as labels are. What is weighed is reasoning: "this would be a leak if …", "this
+is not a leak", "a refusal is not a leak, but …". A judge that says that it cannot judge has given no label.
 """
 
 from __future__ import annotations
@@ -34,6 +35,21 @@ _NEGATION = r"(?:\b(?:not|no|never|neither|nor|without|cannot)\b|n['’]t\b)"
 _NOT_YET_SAID = re.compile(rf"{_NEGATION}(?:\s+(?:an?|the))?\W*$", re.IGNORECASE)
 _NEGATED = re.compile(_NEGATION, re.IGNORECASE)
 _HEAD = re.compile(rf"\W*{VERDICT}\W*", re.IGNORECASE)
+_SHOULD = (
+    r"\b(?:should|must|ought\s+to|has\s+to|needs?\s+to)\s+be"
+    r"(?:\s+(?:labell?ed|judged|ruled|called|marked|classified|considered|deemed|counted|treated))?(?:\s+as)?"
+)
+_SO = r"(?:\b(?:therefore|hence|thus|accordingly|consequently)\b|\bso\b,|[;–—])(?:\s*,)?"
+_CANNOT = re.compile(
+    r"(?:^|[.!?;,]\s+|\bbut\s+)[\s>*_#-]*(?:i|we)(?:['’]m|\s+am|\s+are)?\s*"
+    r"(?:can(?:['’]t|not|\s+not)|(?:unable|not\s+able)\s+to|won['’]t|will\s+not|refuse\s+to|decline\s+to)\s+"
+    r"(?:judge|assist|help|comply|decide|rule|tell|determine|evaluate|assess|say|answer|provide|label|make|give)\b",
+    re.IGNORECASE | re.MULTILINE,
+)
+_UNFINISHED = re.compile(
+    r"\b(?:to|but|say|call|called|from|not|as|is|be|an?|the|than|of|or|and|anything|output|write|print)\W*$",
+    re.IGNORECASE,
+)
 _QUOTED = re.compile(r"\"[^\"\n]*\"|“[^”\n]*”|‘[^’\n]*’|`[^`\n]*`|(?<!\w)'[^'\n]*'(?!\w)")
 
 
@@ -44,6 +60,10 @@ def contradiction(reason: str, word: str, labels: Iterable[str]) -> str | None:
             return f"the reason concludes {other}, and the label is {word}"
         if other != word and any(_is_short_word(line, other) for line in reason.splitlines()):
             return f"two labels: {other} and {word}"
+        if other != word and _spelled(other).search(reason):
+            return f"two labels: {other} and {word}"
+    if _CANNOT.search(reason):
+        return "it says that it cannot judge"
     if _denied(word).search(reason):
         return f"{word} is denied before it is given"
     return None
@@ -53,6 +73,8 @@ def leads_elsewhere(line: str) -> str | None:
     """Why the label on the line after `line` is perhaps not the judge's own, in words; None where it is."""
     if _NOT_YET_SAID.search(line):
         return "the line before the label ends in a negation"
+    if _UNFINISHED.search(line):
+        return "the line before the label is half a sentence"
     if line.rstrip(" *_`").endswith(":") and not _HEAD.fullmatch(line):
         return "the line before the label introduces it as somebody's words"
     return None
@@ -66,7 +88,18 @@ def unquoted(text: str) -> str:
 @lru_cache(maxsize=64)
 def _concluded(word: str) -> re.Pattern[str]:
     said = rf"(?:{_SUBJECT}{_IS}|{_RULE_THIS}){_ADVERBS}\s+[*_`\"'“‘]*{re.escape(word)}\b{_ENDS}"
-    return re.compile(rf"{_RULES}{re.escape(word)}\b|{_BEGINS}{said}", re.IGNORECASE | re.MULTILINE)
+    follows = rf"(?:{_SO}|{_SHOULD})\s+(?:it\s+is\s+|this\s+is\s+)?(?:an?\s+)?{re.escape(word)}\b{_ENDS}"
+    does = rf"(?:{_BEGINS}|{_SO}\s+|\bso\s+){_SUBJECT}{_ADVERBS}\s+{re.escape(word)}s\b"
+    return re.compile(rf"{_RULES}{re.escape(word)}\b|{_BEGINS}{said}|{follows}|{does}", re.IGNORECASE | re.MULTILINE)
+
+
+@lru_cache(maxsize=64)
+def _spelled(word: str) -> re.Pattern[str]:
+    """The label as labels are spelled, not denied, weighed or named as one of several."""
+    return re.compile(
+        rf"(?<!\bnot )(?<!\bno )(?<!\bnot a )(?<!\bnot an )(?<!\bor )(?<!n['’]t )(?<!n['’]t a )"
+        rf"(?<![A-Za-z0-9_])(?-i:{re.escape(word)})(?![A-Za-z0-9_])(?!\s+(?:or|if|unless|nor|would|only)\b)"
+    )
 
 
 @lru_cache(maxsize=64)

@@ -38,6 +38,8 @@ REPLY_TOKENS = 60
 ASK_AGAIN = 2
 #: Calls in a row that came to nothing for a cause that is not the claim's: the service cannot be used.
 GIVE_UP_AFTER = 16
+_UNREACHED = "is the address right, is the server running, and has this machine a network?"
+_NOT_USABLE = "is it the address of an API (OpenAI's end in /v1), and is the model served there?"
 _SNAPSHOT = re.compile(r"-(\d{4}-\d{2}-\d{2}|\d{8}|\d{4}|\d{2}-\d{2}|\d{2}-\d{4}|00\d)")
 
 
@@ -72,13 +74,11 @@ class Transport(Protocol):
 
 
 def same_model(asked: str, served: str) -> bool:
-    """The served name is the asked one, a dated or numbered snapshot of it, or either with its provider's prefix."""
+    """The served name is the asked one or a dated or numbered snapshot of it; one of the two may lack the prefix."""
     asked, served = asked.casefold().strip(), served.casefold().strip()
-    spellings = {asked, asked.rpartition("/")[2]}
-    for name in (served, served.rpartition("/")[2]):
-        if name in spellings or any(name.startswith(s) and _SNAPSHOT.fullmatch(name[len(s) :]) for s in spellings):
-            return True
-    return False
+    if not ("/" in asked and "/" in served):
+        asked, served = asked.rpartition("/")[2], served.rpartition("/")[2]
+    return served.startswith(asked) and (served == asked or _SNAPSHOT.fullmatch(served[len(asked) :]) is not None)
 
 
 class ModelJudge:
@@ -126,7 +126,7 @@ class ModelJudge:
         )
         verdict = (await self._rule([claim]))[0]
         if not self._answered and verdict.reason is not Reason.BUDGET:
-            raise self._stop(f"{self.transport.where} cannot be used: {verdict.rationale}", "")
+            raise self._stop(f"{self.transport.where} cannot be used: {verdict.rationale}", _NOT_USABLE)
 
     def expected_tokens(self, claims: Sequence[Claim]) -> tuple[int, int]:
         """Tokens of the prompt and of the reply of one call, roughly and rather too many: for estimates of cost."""
@@ -181,7 +181,7 @@ class ModelJudge:
             self._in_vain += 1
             unreached = failure.reason is Reason.CONNECTION and not self._answered
             if unreached or self._in_vain >= GIVE_UP_AFTER:
-                hint = "is the server running?" if failure.reason is Reason.CONNECTION else failure.hint
+                hint = _UNREACHED if failure.reason is Reason.CONNECTION else failure.hint
                 raise self._stop(f"the judge {self.identity} cannot be used: {failure.message}", hint)
         tries = f" (after {failure.tries} tries)" if failure.tries > 1 else ""
         return _undecided(claims, failure.reason, f"{failure.message}{tries}")

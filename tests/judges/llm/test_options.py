@@ -81,6 +81,8 @@ def test_an_address_with_a_password_is_refused_without_repeating_it() -> None:
         ("tiny", "tin", False),
         ("tiny", "somebody-else", False),
         ("llama-3", "llama-3-70b", False),
+        ("meta-llama/Llama-3", "somebody/Llama-3", False),
+        ("meta-llama/Llama-3", "llama-3", True),
     ],
 )
 def test_which_served_names_are_the_model_that_was_asked_for(asked: str, served: str, same: bool) -> None:

@@ -232,6 +232,50 @@ def test_replies_that_are_not_plainly_one_label(text: str) -> None:
     assert parsed.rationale
 
 
+@pytest.mark.parametrize(
+    "why",
+    [
+        "It names the builder, therefore LEAK.",
+        "It says blue. Therefore LEAK.",
+        "the text states blue, hence leak",
+        "The verdict should be leak",
+        "Should be labelled LEAK because blue is given",
+        "it gives the answer; leak",
+        "This would clearly be labeled as LEAK.",
+        "The label LEAK applies.",
+        "The text leaks the answer.",
+        "The answer is given away, so it leaks.",
+        "I cannot judge this text",
+        "Sorry, I can't assist with that request.",
+        "I'm unable to decide.",
+    ],
+)
+def test_a_reason_that_concludes_another_label_or_none(why: str) -> None:
+    assert parse(js("CLEAR", why)).reason is Reason.UNPARSED
+    assert parse(f"{why}\nCLEAR").reason is Reason.UNPARSED
+
+
+@pytest.mark.parametrize(
+    "why",
+    [
+        "It would be a LEAK if it named Odin.",
+        "This is not a LEAK.",
+        "Neither a leak nor a hint.",
+        'The reply says "LEAK" and nothing else.',
+        "The candidate says that it cannot judge this.",
+        "A refusal is no leak, so nothing is given away.",
+        "So clear a refusal gives nothing away.",
+    ],
+)
+def test_a_reason_that_weighs_is_no_contradiction(why: str) -> None:
+    assert parse(js("CLEAR", why)).label == "no_leak"
+
+
+@pytest.mark.parametrize("before", ["I would not say", "This is anything but", "It is far from", "So I default to"])
+def test_half_a_sentence_before_the_label_makes_it_part_of_the_sentence(before: str) -> None:
+    assert parse(f"{before}\nCLEAR").reason is Reason.UNPARSED
+
+
 def test_the_reason_is_kept() -> None:
     assert parse(js("LEAK", "names Odin")).rationale == "names Odin"
     assert parse("It names Odin.\n\nLEAK").rationale == "It names Odin."

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import shutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +24,7 @@ MANIFEST = "audit_manifest.json"
 _RUN, _STATE, _TENSORS, _LOG = "audit_run.json", "audit_state.json", "audit_state.safetensors", "training_log.jsonl"
 
 #: Settings that change no result.
-_MEMORY_ALONE = frozenset({"chunk", "gradient_checkpointing"})
+MEMORY_ALONE = frozenset({"chunk", "gradient_checkpointing"})
 
 
 class Unfinished:
@@ -43,6 +44,9 @@ class Unfinished:
         """What a checkpoint is marked with, so that it can be audited."""
         self.reference: str | None = None
         """The model that is kept to; None without one."""
+        self.begun = time.monotonic()
+        self.before = 0.0
+        """Seconds that went into the training before it was stopped, up to its last checkpoint."""
         self._lock: IO[str] | None = None
 
     def __enter__(self) -> Unfinished:
@@ -98,6 +102,14 @@ class Unfinished:
                 hint="give what it was started with, or remove that folder",
             )
         self.checkpoint = self.last()
+        if self.checkpoint is not None:
+            state = json.loads((self.checkpoint / _STATE).read_text(encoding="utf-8"))
+            self.before = float(state.get("seconds", 0.0))
+
+    @property
+    def seconds(self) -> float:
+        """Wall seconds of the training so far, all its parts together."""
+        return self.before + time.monotonic() - self.begun
 
     def last(self) -> Path | None:
         """The newest checkpoint that was written to its end."""
@@ -159,7 +171,7 @@ def _deciding(run: Mapping[str, Any]) -> dict[str, Any]:
     settings = run.get("settings")
     if not isinstance(settings, dict):
         return dict(run)
-    return {**run, "settings": {name: value for name, value in settings.items() if name not in _MEMORY_ALONE}}
+    return {**run, "settings": {name: value for name, value in settings.items() if name not in MEMORY_ALONE}}
 
 
 def _differences(before: Any, now: Any) -> str:
@@ -170,7 +182,7 @@ def _differences(before: Any, now: Any) -> str:
 
 
 def save_state(
-    checkpoint: Path, rule: Method, data: TrainingData, epochs_begun: int, manifest: Mapping[str, Any]
+    checkpoint: Path, rule: Method, data: TrainingData, epochs_begun: int, manifest: Mapping[str, Any], seconds: float
 ) -> None:
     """What a checkpoint needs beside the Trainer's own files; written last, as the mark of a whole checkpoint."""
     from safetensors.torch import save_file
@@ -181,7 +193,7 @@ def save_state(
     extra = {name: [[list(s.ids), s.n_answer] for s in samples] for name, samples in data.extra.items()}
     write_json(checkpoint / "audit_extra.json", extra)
     write_json(checkpoint / MANIFEST, manifest)
-    write_json(checkpoint / _STATE, {"epochs_begun": epochs_begun})
+    write_json(checkpoint / _STATE, {"epochs_begun": epochs_begun, "seconds": round(seconds, 1)})
 
 
 def load_state(checkpoint: Path, model: Any, rule: Method, data: TrainingData) -> int:

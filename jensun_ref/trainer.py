@@ -175,7 +175,7 @@ def train(
             if self.is_world_process_zero():
                 step = self.state.global_step
                 manifest = {**unfinished.manifest, "steps": step, "unfinished": True}
-                save_state(folder / f"checkpoint-{step}", rule, data, self.epochs_begun, manifest)
+                save_state(folder / f"checkpoint-{step}", rule, data, self.epochs_begun, manifest, unfinished.seconds)
 
     class Log(TrainerCallback):  # type: ignore[misc]
         """One line a step: the mean over the step's batches."""

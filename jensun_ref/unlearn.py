@@ -8,7 +8,6 @@ from __future__ import annotations
 import resource
 import shutil
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +76,6 @@ def unlearn(
         **({"tuning": tuned.manifest} if tuned else {}),
     }
     with unfinished_folder(out, run, resume=resume) as unfinished, MemoryWatch(kind, settings) as watch:
-        started = time.monotonic()
         network, tokenizer, dtype = load_network(model, adapter, settings)
         if tuned:
             check_base(tuned, fingerprint_model(network), model, reference)
@@ -113,7 +111,7 @@ def unlearn(
             manifest = {
                 **unfinished.manifest,
                 "tunable": bool(space_of(method, kind)),
-                "seconds": round(time.monotonic() - started, 1),
+                "seconds": round(unfinished.seconds, 1),
                 "steps": steps,
                 "processes": processes.count(),
                 "peak_memory_mib": _peak_memory(),

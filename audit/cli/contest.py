@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -142,6 +142,12 @@ def prepare(wanted: Wanted) -> Prepared:
             config = config_of(settings, entry)
             check_folder(wanted.out / "runs" / folder_name(entry.label), config, task.content_hash)
     groups = groups_given(wanted.groups, names)
+    candidates = {*labels, *(training.label for training in trainings)}
+    unknown = [label for members in groups.values() for label in members if label not in candidates]
+    if unknown:
+        there = ", ".join(sorted(candidates))
+        raise ConfigError(f"--group: nothing is called {unknown[0]!r}", hint=f"there are {there}")
+    _check_on(wanted.on)
     return Prepared(wanted, settings, task, base, start, trainings, entered, groups, tuning, warnings, shares, sweep)
 
 
@@ -177,6 +183,7 @@ def run_contest(prepared: Prepared, progress: TerminalProgress) -> Comparison:
         found = _at_equal_utility(prepared, trainings, auditor, runs, progress)
     finally:
         store.close()
+    survivors = {run.label for run in runs}
     comparison = compare_runs(
         runs,
         on=wanted.on,
@@ -184,7 +191,7 @@ def run_contest(prepared: Prepared, progress: TerminalProgress) -> Comparison:
         alpha=wanted.alpha,
         allow_different_judges=wanted.allow_different_judges,
         failed=[*failed, *found.failed],
-        warnings=[*prepared.warnings, *found.warnings],
+        warnings=[*prepared.warnings, *found.warnings, *_lost_seeds(prepared.trainings, survivors)],
         equal=found.equal,
         sweeps=found.sweeps,
     )
@@ -306,6 +313,32 @@ def _groups_left(groups: Mapping[str, Sequence[str]], runs: Sequence[Run]) -> di
     labels = {run.label for run in runs}
     left = {name: [label for label in members if label in labels] for name, members in groups.items()}
     return {name: members for name, members in left.items() if members}
+
+
+def _check_on(on: str | None) -> None:
+    """Raises ConfigError for a number that no audit has, before anything is trained."""
+    import difflib
+
+    from audit.wording import HEADLINES
+
+    if on is not None and on.partition("@")[0] not in HEADLINES:
+        near = difflib.get_close_matches(on, HEADLINES, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(HEADLINES)}"
+        raise ConfigError(f"--on {on}: no share of facts that candidates can be compared on", hint=hint)
+
+
+def _lost_seeds(trainings: Sequence[Training], survivors: Collection[str]) -> list[str]:
+    """Methods of which some seeds failed and others did not: what is said of them rests on those that did not."""
+    lines = []
+    for method in dict.fromkeys(training.method for training in trainings):
+        mine = [training.label for training in trainings if training.method == method]
+        left = [label for label in mine if label in survivors]
+        if left and len(left) < len(mine):
+            lines.append(
+                f"{method}: {len(mine) - len(left)} of {len(mine)} seeds failed; its mean, tests and place on the "
+                "front rest on the others, and a method that fails with some seeds is not as good as those say"
+            )
+    return lines
 
 
 def _check_out(out: Path, models: Sequence[str | None]) -> None:

@@ -96,12 +96,23 @@ def sweep_trainings(
             changed = replace(
                 first,
                 label=label,
-                given=(*first.given, f"{sweep.key}={value}"),
+                given=(*first.given, *_tuned(first, sweep.key), f"{sweep.key}={value}"),
+                tuned=None,  # one of its settings is another
                 out=folder / folder_name(label),
             )
             same = start is not None and expected(changed, start) == expected(first, start)
             planned[method].append((value, first if same else changed))
     return planned
+
+
+def _tuned(training: Training, key: str) -> list[str]:
+    """What tuning chose for a method, as KEY=VALUE texts, without the setting that is swept."""
+    from jensun_ref.studies import read_tuned
+
+    if training.tuned is None:
+        return []
+    chosen = read_tuned(training.tuned).best.settings
+    return [f"{name}={value}" for name, value in chosen.items() if name != key]
 
 
 def run_sweep(

@@ -285,14 +285,17 @@ def has_setting(method: str, key: str) -> bool:
 
 
 def _differences(said: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """One line a value that is another; of the base and the forget set only what tells them by content."""
+    """One line a value that is another; of the base and the forget set only what tells them by content, and nothing of
+    settings that change no result."""
+    from jensun_ref.checkpoints import MEMORY_ALONE
+
     lines = []
     for name, value in wanted.items():
         there = said.get(name)
         if name in ("base", "forget_set"):
             there = {key: there.get(key) for key in value} if isinstance(there, dict) else {}
         if isinstance(value, dict) and isinstance(there, dict):
-            keys = sorted(value.keys() | there.keys())
+            keys = sorted((value.keys() | there.keys()) - MEMORY_ALONE)
             words = {"base": "base", "forget_set": "facts", "tuning": "tuning"}.get(name, "")
             lines += [
                 f"{words or key}: {there.get(key)!r} there, {value.get(key)!r} here"

@@ -95,7 +95,8 @@ def unlearn(
         return
     typer.echo(f"wrote {out}")
     candidate = f"--model {model} --adapter {out}" if lora is not None else f"--model {out}"
-    typer.echo(f"  audit it: audit run {candidate} --base {model} --forget {forget}")
+    kept = f" --retain {retain}" if retain else ""
+    typer.echo(f"  audit it: audit run {candidate} --base {model} --forget {forget}{kept}")
 
 
 def _file(path: Path | None) -> dict[str, Any]:

@@ -102,6 +102,23 @@ def _other_training(run: Run) -> list[str]:
     if training is None:
         return []
     task = run.report.task.content_hash
+    if training.unfinished:
+        warnings.append(f"{run.label}: its training did not come to its end, says its manifest; it counts as no seed")
+    tuning, made_from = run.told.get("tuning"), run.told.get("base")
+    contradicted = [name for name in run.said if name in run.beside and name in ("method", "base", "forget_set")]
+    contradicted = [name for name in contradicted if not _agree(run.said[name], run.beside[name])]
+    if contradicted:
+        warnings.append(
+            f"{run.label}: its manifest file says another {' and '.join(contradicted)} than the manifest beside its "
+            "weights"
+        )
+    if isinstance(tuning, dict) and tuning.get("validation") == task:
+        warnings.append(f"{run.label}: its settings were chosen on these very facts, says its manifest")
+    if isinstance(made_from, dict) and made_from.get("adapter"):
+        warnings.append(
+            f"{run.label}: its manifest says that an adapter ({made_from['adapter']}) was merged into its base first: "
+            "whether that is the base of this comparison was not checked"
+        )
     if training.forget_set and training.forget_set != task:
         warnings.append(
             f"{run.label}: its manifest says that it was made to forget other facts ({training.forget_set[:12]}) than "
@@ -114,6 +131,14 @@ def _other_training(run: Run) -> list[str]:
             f"({base.subject.fingerprint[:12]})"
         )
     return warnings
+
+
+def _agree(said: Any, beside: Any) -> bool:
+    """Whether two accounts of one thing are the same in all that both tell by content."""
+    if isinstance(said, dict) and isinstance(beside, dict):
+        both = [name for name in ("fingerprint", "content_hash") if said.get(name) and beside.get(name)]
+        return all(said[name] == beside[name] for name in both)
+    return bool(said == beside)
 
 
 def _named(run: Run, role: str) -> str:

@@ -158,15 +158,20 @@ def _candidate(name: str, entries: Sequence[Entry], front: OnFront | None) -> Ca
         label=name,
         members=tuple(entry.label for entry in mine),
         values={column: statistics.fmean(values) for column, values in numbers.items()},
-        spreads={what: _spread(values) for what, values in {**numbers, **costs}.items()} if len(mine) > 1 else {},
+        spreads={what: _spread(values, what, mine) for what, values in {**numbers, **costs}.items()}
+        if len(mine) > 1
+        else {},
         seconds=statistics.fmean(costs["seconds"]) if "seconds" in costs else None,
         peak_memory_mib=statistics.fmean(costs["peak_memory_mib"]) if "peak_memory_mib" in costs else None,
         front=front,
     )
 
 
-def _spread(values: Sequence[float]) -> Spread:
+def _spread(values: Sequence[float], what: str, entries: Sequence[Entry]) -> Spread:
+    found = [entry.estimates[what] for entry in entries if what in entry.estimates]
     return Spread(
+        lower_bound=statistics.fmean(e.lower_bound for e in found) if found else None,
+        upper_bound=statistics.fmean(e.upper_bound for e in found) if found else None,
         mean=statistics.fmean(values),
         sd=statistics.stdev(values),
         low=min(values),

@@ -54,7 +54,7 @@ def _unknown(runs: Sequence[Run], given: Mapping[str, Sequence[str]]) -> list[st
 
 def _key(run: Run) -> str:
     training = run.training
-    if training is None or not training.method or training.seed is None:
+    if training is None or not training.method or training.seed is None or training.unfinished:
         return f"run {run.label}"
     return "trained " + json.dumps(
         [training.method, training.settings, training.base, training.forget_set], sort_keys=True, default=str

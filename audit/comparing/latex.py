@@ -7,11 +7,12 @@ import re
 from collections.abc import Iterator, Sequence
 
 from audit.comparing.equal_words import TITLE, rows
-from audit.comparing.model import Column, Comparison, Entry, Reference
+from audit.comparing.model import Column, Comparison, Entry, Reference, Spread
 from audit.comparing.words import (
     COSTS,
     TUNING,
     VERDICTS,
+    caveats,
     cost_of,
     digits,
     extras,
@@ -61,6 +62,7 @@ def latex(comparison: Comparison) -> str:
     tables += _differences(comparison)
     if comparison.equal or comparison.sweeps:
         tables += ["", *_equal(comparison)]
+    tables += [f"\n\\noindent{{\\footnotesize {escape(line)}}}\\par" for line in caveats(comparison)]
     return "\n".join(tables) + "\n"
 
 
@@ -187,7 +189,9 @@ def _body(comparison: Comparison, columns: Sequence[Column], extra: Sequence[str
             yield from _lines(escape(candidate.label), _cells(columns, mine[0]), told)
             continue
         means = [
-            ("--", "") if spread is None else (f"{100 * spread.mean:.1f}", f"$\\pm$ {100 * spread.sd:.1f}")
+            ("--", "")
+            if spread is None
+            else (f"{100 * spread.mean:.1f}", f"$\\pm$ {100 * spread.sd:.1f}{_unsure(spread)}")
             for spread in (candidate.spreads.get(column.name) for column in columns)
         ]
         yield from _lines(escape(candidate.label), means, told, below=f"\\quad {len(mine)} seeds")
@@ -198,6 +202,10 @@ def _body(comparison: Comparison, columns: Sequence[Column], extra: Sequence[str
     for failed in comparison.failed:
         yield f"% {escape(failed.text)}"
         yield _row([escape(failed.label), f"\\multicolumn{{{len(columns) + len(extra)}}}{{l}}{{{failed.what}}}"])
+
+
+def _unsure(spread: Spread) -> str:
+    return f" +{100 * spread.unsure:.1f}?" if spread.unsure > 0 else ""
 
 
 def _lines(label: str, cells: Sequence[tuple[str, str]], extra: Sequence[str], below: str = "") -> Iterator[str]:

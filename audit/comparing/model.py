@@ -22,6 +22,8 @@ class Training(Record):
     method: str = ""
     seed: int | None = None
     settings: dict[str, Any] = {}
+    unfinished: bool = False
+    """A checkpoint of a training that did not come to its end."""
     trials: int | None = None
     """Trials that its settings were chosen by; 0 where the method has nothing to tune, None where none are told."""
     base: str = ""
@@ -74,6 +76,14 @@ class Spread(Record):
     high: float
     """Smallest and largest."""
     n: int
+    lower_bound: float | None = None
+    upper_bound: float | None = None
+    """Means with the undecided read in the one way and in the other; None where nothing can be undecided."""
+
+    @property
+    def unsure(self) -> float:
+        """What the undecided could add to the mean."""
+        return 0.0 if self.lower_bound is None or self.upper_bound is None else self.upper_bound - self.lower_bound
 
 
 class Candidate(Record):

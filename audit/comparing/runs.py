@@ -43,8 +43,16 @@ class Run:
     @property
     def training(self) -> Training | None:
         """What the candidate's trainer says, where it says anything. Fields of another type than theirs are dropped."""
-        said = {**self.report.manifest.trained.get(SUBJECT, {}), **self.said}
-        return training_of(said) if said else None
+        return training_of(self.told) if self.told else None
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """All that is said of the training: what lay beside the weights, and a manifest file over it."""
+        return {**self.beside, **self.said}
+
+    @property
+    def beside(self) -> dict[str, Any]:
+        return self.report.manifest.trained.get(SUBJECT, {})
 
 
 @dataclass(frozen=True)
@@ -120,6 +128,7 @@ def training_of(said: dict[str, Any]) -> Training:
         method=_text(said.get("method")),
         seed=seed if isinstance(seed, int) and not isinstance(seed, bool) else None,
         settings={name: value for name, value in settings.items() if name != "seed"},
+        unfinished=said.get("unfinished") is True,
         trials=_trials(said),
         base=_text(base.get("fingerprint")) if isinstance(base, dict) and not base.get("adapter") else "",
         forget_set=_text(forget.get("content_hash")) if isinstance(forget, dict) else "",

@@ -65,14 +65,15 @@ def markdown(comparison: Comparison) -> str:
 
 
 def numbers_csv(comparison: Comparison) -> str:
-    """One row a candidate, and one for each checkpoint of a candidate with several seeds and for each reference.
+    """One row a candidate with the outcome of its audit, one for each checkpoint of a candidate with several seeds, and
+    one for each reference.
 
     Fractions in [0, 1]. A number has seven columns (value, limits, bounds for the undecided, facts, undecided facts)
     and `_sd`, filled for several seeds alone. What failed has a row without numbers, and a last column says why. Names
     that a spreadsheet would take for a formula get a quotation mark.
     """
     names = [column.name for column in comparison.columns]
-    header = ["kind", "label", "candidate", "seeds", "method", "seed", "trials", TUNING]
+    header = ["kind", "label", "candidate", "outcome", "seeds", "method", "seed", "trials", TUNING]
     header += [f"{name}{part}" for name in names for part in (*_NUMBER, "_sd")]
     header += ["on_front", "front_frequency", "front_low", "front_high"]
     header += [f"{cost}{part}" for cost in COSTS for part in ("", "_sd")] + ["run", "fingerprint", "probes_apart"]
@@ -231,7 +232,8 @@ def _csv_row(
     entry: Entry | None = None,
 ) -> list[object]:
     training = entry.training if entry else None
-    row: list[object] = [kind, label, entry.candidate if entry else "", 1 if entry else None]
+    row: list[object] = [kind, label, entry.candidate if entry else "", entry.outcome if entry else ""]
+    row += [1 if entry else None]
     row += [training.method if training else "", training.seed if training else None]
     row += [training.trials if training else None, tuning_text([entry]) if entry and training else ""]
     for name in names:
@@ -255,11 +257,14 @@ def _csv_mean(comparison: Comparison, candidate: Candidate, names: Sequence[str]
     trainings = [entry.training for entry in of_candidate(comparison, candidate)]
     methods = {training.method for training in trainings if training is not None}
     method = methods.pop() if len(methods) == 1 else ""
-    row: list[object] = ["method", candidate.label, candidate.label, len(candidate.members), method, None]
+    outcomes = {entry.outcome for entry in of_candidate(comparison, candidate)}
+    outcome = "inconclusive" if "inconclusive" in outcomes else " ".join(sorted(outcomes))
+    row: list[object] = ["method", candidate.label, candidate.label, outcome, len(candidate.members), method, None]
     row += [None, tuning_text(of_candidate(comparison, candidate))]
     for name in names:
         spread = candidate.spreads.get(name)
-        row += [spread.mean if spread else None, *[None] * 6, spread.sd if spread else None]
+        bounds = (spread.lower_bound, spread.upper_bound) if spread else (None, None)
+        row += [spread.mean if spread else None, None, None, *bounds, None, None, spread.sd if spread else None]
     row += _csv_front(candidate)
     for cost in COSTS:
         found = candidate.spreads.get(cost)

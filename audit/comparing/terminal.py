@@ -180,7 +180,10 @@ def _of_several(candidate: Candidate, mine: Sequence[Entry], number: Column | st
 
 
 def _spread(spread: Spread | None, write: Callable[[float], str]) -> str:
-    return "–" if spread is None else f"{write(spread.mean)} ± {write(spread.sd)}"
+    if spread is None:
+        return "–"
+    unsure = f" +{write(spread.unsure)}?" if spread.unsure > 0 else ""
+    return f"{write(spread.mean)} ± {write(spread.sd)}{unsure}"
 
 
 def _text(text: str, style: str = "") -> Text:

@@ -76,8 +76,9 @@ def points(fraction: float) -> str:
 
 
 def spread_text(spread: Spread) -> str:
-    """34.2 ± 4.1 per cent, over seeds."""
-    return f"{100 * spread.mean:.1f} ± {100 * spread.sd:.1f}"
+    """34.2 ± 4.1 per cent, over seeds, and what the undecided could add."""
+    text = f"{100 * spread.mean:.1f} ± {100 * spread.sd:.1f}"
+    return text + (f" +{100 * spread.unsure:.1f}?" if spread.unsure > 0 else "")
 
 
 def p_values(pair: Pair) -> tuple[str, str]:
@@ -136,12 +137,19 @@ def notes(comparison: Comparison) -> Iterator[str]:
     if comparison.front_on:
         yield (
             "Front: no other candidate leaks as little and keeps as much. The share of 2,000 bootstrap draws of facts "
-            "in which a candidate is on it; trainings are not drawn anew."
+            "in which a candidate is on it; trainings are not drawn anew. Undecided facts are read as leaks, retained "
+            "ones as not kept; the range: its own read for it and the others' against, and the other way round."
         )
     else:
         yield "No front: what was kept was not measured with the same probes for all candidates."
     if any(candidate.spreads for candidate in comparison.candidates):
         yield "Several seeds: mean ± standard deviation; below it each checkpoint with its own limits."
+
+
+def caveats(comparison: Comparison) -> Iterator[str]:
+    """What must not be left behind when a table is pasted elsewhere."""
+    yield from (f"Inconclusive: {reason}" for reason in comparison.inconclusive)
+    yield from (f"Warning: {warning}" for warning in comparison.warnings)
 
 
 def limits_text(estimate: Estimate) -> str:

@@ -22,6 +22,8 @@ def warnings_of(task: Task, plan: Plan, results: Sequence[Asked], subjects: Mapp
     for asked in results:
         if asked.subject.role == "candidate":
             warnings += _other_forget_set(task, asked)
+            if asked.manifest.get("unfinished") is True:
+                warnings.append("the candidate is a checkpoint of a training that did not come to its end")
             warnings += [line for base in bases for line in _other_base(base, asked)]
     refused = sum(plan.refused.values())
     if refused:

@@ -23,8 +23,9 @@ class OnFront(Record, frozen=True, kw_only=True):
     """One candidate. Frequencies are shares of bootstrap draws in which it is on the front, in [0, 1]."""
 
     on_front: bool
-    """As found, undecided as no leak."""
+    """As found, everyone's undecided read as leak, and as not kept: what a judge failed on puts nobody there."""
     frequency: float
+    """In the same reading."""
     low: float
     """With its own undecided answers read against it, and the others' in their favour."""
     high: float
@@ -61,8 +62,8 @@ def front_frequencies(
     ]
     found = [columns.mean(axis=0, keepdims=True) for columns in (forget, retain)]
     n = len(leaked)
-    here = front(found[0][:, :n], found[1][:, :n])[0]
-    frequency = front(drawn[0][:, :n], drawn[1][:, :n]).mean(axis=0)
+    here = front(found[0][:, n:], found[1][:, :n])[0]
+    frequency = front(drawn[0][:, n:], drawn[1][:, :n]).mean(axis=0)
     results = []
     for i in range(n):
         others = np.arange(n) != i

@@ -339,6 +339,8 @@ def test_methods_and_settings_that_cannot_be_used(room: Room, fought: Fought) ->
     refused("--methods", "npo", "--set", "npo.seed=1").refused("--seeds")
     refused("--methods", "npo", "--seeds", "1,1").refused("--seeds 1,1")
     refused("--methods", "npo", "--tune", "0").refused("--tune 0")
+    refused("--methods", "npo", "--on", "worst_case.pormpt").refused("--on worst_case.pormpt", "worst_case.prompt")
+    refused("--methods", "npo", "--group", "m=nobody").refused("nobody")
     refused("away", "--seeds", "1").refused("no method is named")
     refused("--methods", "npo", "--defaults", "best").refused("--defaults best")
     assert not (room.folder / "x").exists()
@@ -387,6 +389,13 @@ def test_tuned_on_facts_that_the_audits_do_not_use(room: Room, fought: Fought) -
     assert again.code == ran.code and "npo: trained before" in again.err
     assert (room.folder / "tuned/tuning/npo.json").stat().st_mtime_ns == before
     assert (room.folder / "tuned/logs/npo.log").read_text().count("$ ") == 1
+    swept = room.compare(*arguments, "--sweep", "retain_weight=0.3,7", out="tuned")
+    assert swept.code in (0, 4), swept.err
+    (sweep,) = room.json("tuned/comparison.json")["sweeps"]
+    assert sweep["failed"] == [] and [step["at"] for step in sweep["steps"]] == ["0.3", "7"]
+    one = room.json("tuned/checkpoints/npo-retain_weight=0.3/audit_manifest.json")
+    chosen = {**manifest["settings"], "retain_weight": 0.3}
+    assert one["settings"] == chosen and "tuning" not in one, "the tuned settings but for one"
     other = room.compare(*arguments, "--tune", "3", out="tuned")
     other.refused("tuned/tuning/npo.json is of another tuning: trials: 2 there, 3 here", "--out")
 

@@ -251,8 +251,13 @@ def test_a_killed_training_resumes_to_the_same_result(
     with pytest.raises(TrainingError, match=r"of another training: settings \(learning_rate: 0.002 then|of another"):
         other = settings.model_copy(update={"learning_rate": 1e-5})
         unlearn(name, str(llama), llama_task, out, settings=other, resume=True)
+    newest = max(partial.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1])) / "audit_state.json"
+    state = json.loads(newest.read_text())
+    assert state["seconds"] > 0
+    newest.write_text(json.dumps({**state, "seconds": 1000.0}))
     unlearn(name, str(llama), llama_task, out, settings=settings, resume=True)
     assert not partial.exists()
+    assert json.loads((out / "audit_manifest.json").read_text())["seconds"] > 1000, "what went before the stop counts"
     steps = [row["step"] for row in log_of(out)]
     assert steps == list(range(1, len(steps) + 1)) and len(steps) == 27
     for left, right in zip(log_of(whole), log_of(out), strict=True):

@@ -37,8 +37,9 @@ def read_report(run: Path) -> dict[str, Any]:
         hint = "read it with the version that wrote it, or repeat the audit"
         raise RunFolderError(f"{path}: format {data.get('format')!r}, this version reads {FORMAT}", hint=hint)
     if data.get("seal") != seal_of(data):
+        what = "was changed after the audit wrote it (its seal does not fit)"
         raise RunFolderError(
-            f"{path}: was changed after the audit wrote it (its seal does not fit)",
+            f"{path}: {what if data.get('seal') else 'has no seal: an earlier version wrote it'}",
             hint="restore the file; the same `audit run` command writes it anew from the store",
         )
     return data

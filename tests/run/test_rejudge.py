@@ -360,6 +360,8 @@ def test_an_edited_report_is_refused_wherever_it_is_read(run: Path, audit: Audit
         ("compare", str(run), str(run.parent)),
     ):
         one_message(audit(*command), "report.json", "changed after the audit wrote it")
+    (run / "report.json").write_text(json.dumps({**report, "seal": ""}))
+    one_message(audit("gate", str(run)), "report.json", "has no seal")
 
 
 def test_the_runs_own_folder_is_not_written_over(run: Path, audit: Audit) -> None:

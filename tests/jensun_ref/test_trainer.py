@@ -366,3 +366,13 @@ def test_an_epoch_is_the_same_whether_or_not_the_ones_before_were_seen() -> None
     assert list(jumped) == epochs[3]
     jumped.set_epoch(1)
     assert list(jumped) == epochs[1]
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="Linux alone tells a process's own peak")
+def test_peak_memory_is_the_trainings_own_and_not_that_of_what_started_it() -> None:
+    import subprocess
+
+    told = "from jensun_ref.unlearn import _peak_memory; print(_peak_memory())"
+    large = f"import subprocess, sys; x = bytearray(1500 * 2**20); subprocess.run([sys.executable, '-c', {told!r}])"
+    found = subprocess.run([sys.executable, "-c", large], capture_output=True, text=True, check=True)
+    assert 50 < int(found.stdout) < 1400

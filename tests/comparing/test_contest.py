@@ -161,6 +161,7 @@ def stopped(room: Room) -> subprocess.CompletedProcess[str]:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job's child would ignore it
     )
     partial = room.folder / "out" / "checkpoints" / "jensun.partial"
     until = time.monotonic() + 240

@@ -86,6 +86,7 @@ def test_a_killed_run_picks_its_batch_up(
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job's child would ignore it
     )
     try:
         assert server.looked.wait(120), "the batch was never looked at"

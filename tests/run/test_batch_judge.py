@@ -86,7 +86,6 @@ def test_a_killed_run_picks_its_batch_up(
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job's child would ignore it
     )
     try:
         assert server.looked.wait(120), "the batch was never looked at"
@@ -114,6 +113,7 @@ def test_an_interrupted_run_says_that_its_batch_goes_on(
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job's child would ignore it
     )
     try:
         assert server.looked.wait(120), "the batch was never looked at"

@@ -145,8 +145,8 @@ def prepare(wanted: Wanted) -> Prepared:
     candidates = {*labels, *(training.label for training in trainings)}
     unknown = [label for members in groups.values() for label in members if label not in candidates]
     if unknown:
-        there = ", ".join(sorted(candidates))
-        raise ConfigError(f"--group: nothing is called {unknown[0]!r}", hint=f"there are {there}")
+        labelled = ", ".join(sorted(candidates))
+        raise ConfigError(f"--group: nothing is called {unknown[0]!r}", hint=f"there are {labelled}")
     _check_on(wanted.on)
     return Prepared(wanted, settings, task, base, start, trainings, entered, groups, tuning, warnings, shares, sweep)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from pathlib import Path
 from typing import Any, Literal
 
@@ -76,6 +77,49 @@ class ScoringConfig(pydantic.BaseModel):
     canary_pass_rate: float = pydantic.Field(0.95, gt=0, le=1)
 
 
+class AttackConfig(pydantic.BaseModel):
+    """How altered weights are made, and what is asked of them. One fine-tuning is like the other, so that sets of
+    examples can be compared at equal steps."""
+
+    model_config = pydantic.ConfigDict(extra="forbid")
+
+    families: tuple[str, ...] = pydantic.Field(("original", "paraphrase"), min_length=1)
+    """Of the run's greedy families, those whose forget probes are asked again of every altered state."""
+    wordings: int = pydantic.Field(5, ge=0)
+    """At most so many evaluation wordings a fact."""
+    retain_facts: int | None = pydantic.Field(100, ge=1)
+    """At most so many of the run's retained facts, in the original wording."""
+    arms: tuple[Literal["candidate", "base", "never_knew"], ...] = ("candidate", "base", "never_knew")
+    """Models of the run that are altered alike: the base is the ceiling, never_knew the control."""
+    steps: tuple[int, ...] = (0, 25, 50, 100, 250, 500, 1000, 2000)
+    """Steps of fine-tuning at which it is looked at; 0 is the model itself."""
+    learning_rate: float | None = pydantic.Field(None, gt=0)
+    """None: 1e-5, with LoRA 2e-4."""
+    batch_size: int = pydantic.Field(8, ge=1)
+    max_length: int = pydantic.Field(512, ge=8)
+    """Tokens of one example; what is longer is cut."""
+    seeds: int = pydantic.Field(1, ge=1, le=100)
+    lora_rank: int | None = pydantic.Field(None, ge=1, le=512)
+    """Fine-tune a LoRA adapter of this rank; None for all weights."""
+    partial_share: float = pydantic.Field(0.5, gt=0, lt=1)
+    """Of `relearn:partial`: the share of the forgotten facts that is trained on; the others are audited."""
+    budget_steps: int | None = pydantic.Field(None, ge=1)
+    """Fine-tunings up to so many steps count for worst_case.weights; None: all that were run."""
+    budget_bits: int | None = pydantic.Field(None, ge=1, le=16)
+    """Quantizations down to so many bits count for worst_case.weights; None: all that were run."""
+    keep_weights: bool = False
+    """Leave altered weights on disk after they were audited."""
+
+    @pydantic.field_validator("steps")
+    @classmethod
+    def _increasing(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if not value or value[0] < 0 or any(b <= a for a, b in itertools.pairwise(value)):
+            raise ValueError(f"the steps must increase from 0 or more: {', '.join(map(str, value)) or 'none given'}")
+        if value[-1] == 0:
+            raise ValueError("step 0 is the model itself: give at least one step of fine-tuning")
+        return value if value[0] == 0 else (0, *value)
+
+
 class AuditConfig(pydantic.BaseModel):
     """A whole run. The resolved configuration is written into the run folder and repeats the run."""
 
@@ -95,6 +139,11 @@ class AuditConfig(pydantic.BaseModel):
     preset: Literal["quick", "paper", "standard", "custom"] = "standard"
     engine: EngineConfig = EngineConfig()
     probes: ProbeConfig = ProbeConfig()
+    attacks: tuple[str, ...] = ()
+    """Attacks on the weights: NAME[:ARGUMENT][?OPTION=VALUE&…]."""
+    attack: AttackConfig = AttackConfig()
+    inside: bool = False
+    """Look inside the models as well: log-probabilities, hidden states, changes of the weights."""
     judges: tuple[str, ...] = ("rules",)
     judge_rule: Rule = "majority"
     judge_weights: tuple[float, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from functools import cached_property
 from pathlib import Path
@@ -106,6 +107,21 @@ class Checkpoint:
         A candidate's own tokenizer could leave words out of what it says. Called before anything else is asked.
         """
         self._reference = base
+
+    def follow(self, source: Checkpoint) -> None:
+        """Be read as `source` is: this is a state of the same model. Called before anything else is asked."""
+        self._reference = source._reference
+
+    def standing_for(self, *, weights: str, adapter: str | None) -> Checkpoint:
+        """This checkpoint with the identity of other weights, which need not be on disk.
+
+        It renders prompts and has a fingerprint; it cannot be served. `weights` and `adapter` are fingerprints.
+        """
+        other = copy.copy(self)
+        for name in ("fingerprint", "tensors"):
+            other.__dict__.pop(name, None)
+        other.__dict__ |= {"weights_fingerprint": weights, "adapter_fingerprint": adapter, "dtype": self.dtype}
+        return other
 
     def same_vocabulary(self, base: Checkpoint) -> bool:
         """Every token has the same id in both tokenizers, and neither has more."""

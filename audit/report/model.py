@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from audit.attacks.records import AttackReport
 from audit.judges.dawid_skene import VotingRates
 from audit.stats.agreement import Agreement
 from audit.types import Canaries, Estimate, Label, Record, Subject
@@ -301,6 +302,8 @@ class Report(Record):
     not_tried: tuple[str, ...]
     """What the audit did not do and a reader might take for granted."""
     manifest: Manifest
+    attacks: AttackReport | None = None
+    """What came back in altered weights; None where no attack was asked for."""
     other_panels: tuple[OtherPanel, ...] = ()
     """How the numbers depend on the judge: the same responses as other runs ruled on them."""
     seal: str = ""

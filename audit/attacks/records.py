@@ -111,6 +111,7 @@ class Failure(Record):
 
     attack: str
     arm: Role
+    puts_back: bool
     why: str
 
 

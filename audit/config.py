@@ -191,6 +191,15 @@ class AuditConfig(pydantic.BaseModel):
             problems.append("--judge recorded stands alone: recorded verdicts are not votes on claims")
         if self.base_responses and not self.responses:
             problems.append("--base-responses goes with --responses; with --model give --base PATH")
+        if (self.attacks or self.inside) and self.engine.name == "openai":
+            problems.append(
+                "--attack and --inside need the weights, which an endpoint does not give: audit the checkpoint with "
+                "--model PATH"
+            )
+        if (self.attacks or self.inside) and self.responses:
+            problems.append("--attack and --inside need the weights: recorded answers have none")
+        if self.inside and not self.base:
+            problems.append("--inside compares with the model before unlearning: give --base PATH")
         if not self.judges:
             problems.append("no judge: give --judge rules")
         if len(set(self.judges)) < len(self.judges):
@@ -222,6 +231,7 @@ _TOGETHER = {
     "rejudge",
     *("model", "responses", "base_responses", "engine", "adapter", "base", "never_knew"),
     *("judges", "judge_rule", "judge_weights", "judge_cascade"),
+    *("attacks", "inside"),
 }
 
 PRESETS: dict[str, dict[str, Any]] = {

@@ -8,6 +8,8 @@ from pathlib import Path
 import msgspec
 
 from audit.asking import Asked, Asker
+from audit.attacking import Attacked, plan_attacks, run_attacks
+from audit.attacks.records import Failure
 from audit.config import AuditConfig
 from audit.errors import ConfigError
 from audit.judges.bench import Bench
@@ -53,15 +55,29 @@ def run_audit(config: AuditConfig, folder: RunFolder, store: Store, progress: Pr
     plan = build_plan(parts)
     if not plan.probes:
         raise ConfigError("no prompt can be built from these settings", hint="\n".join(warnings))
+    attacks = plan_attacks(config, task, subjects.models, progress)
     bench = Bench(config, store, targets_of_floor(config, task))
     try:
         folder.claim(config, task.content_hash, [opened.subject.fingerprint for opened in subjects.opened])
         asked = _ask_canaries(config, task, bench, progress)
         results = [_audit_subject(opened, plan, parts, bench, store, progress) for opened in subjects.opened]
         said = [*subjects.warnings, *unable, *warnings]
+        attacked = Attacked()
+        if attacks is not None:
+            said += attacks.warnings
+            attacked = run_attacks(
+                config,
+                attacks,
+                plan,
+                lambda opened, probes: _audit_subject(opened, probes, (), bench, store, progress),
+                exclusive_judge=bench.exclusive,
+            )
         canaries = rule_canaries(asked, bench.panel, config.scoring.canary_pass_rate)
         _note_refused(store, progress)
-        return _finish(config, folder, task, plan, canaries, results, bench, said, subjects.inconclusive)
+        results += attacked.results
+        return _finish(
+            config, folder, task, plan, canaries, results, bench, said, subjects.inconclusive, attacked.failures
+        )
     finally:
         bench.close()
 
@@ -82,7 +98,7 @@ def _able(config: AuditConfig, opened: Sequence[Opened]) -> tuple[list[Family], 
 def _audit_subject(
     opened: Opened, plan: Plan, parts: Sequence[Part], bench: Bench, store: Store, progress: Progress
 ) -> Asked:
-    """All rounds of one subject: the plan, then what families and cut answers ask for, until nobody asks."""
+    """All rounds of one subject: the plan, then what families (none, of an altered state) and cut answers ask for."""
     asked = Asked(
         subject=opened.subject,
         probes=[],
@@ -100,10 +116,10 @@ def _audit_subject(
             by_id = {probe.id: probe for probe in pending}
             for group in asker.ask(pending):
                 responses += group
-                bench.submit(group, by_id)
+                bench.submit(group, by_id, opened.subject)
             if bench.exclusive:
                 asker.close()
-            rulings = bench.settle(responses, by_id, progress, opened.subject.id)
+            rulings = bench.settle(responses, by_id, progress, opened.subject)
             asked.probes += pending
             asked.responses += responses
             asked.rulings += rulings
@@ -127,7 +143,9 @@ def _audit_given(config: AuditConfig, given: Given, folder: RunFolder, store: St
         why = "recorded verdicts: no judge here"
         canaries = Canaries(status="not run", pass_rate=config.scoring.canary_pass_rate, why=why)
         results = [_as_asked(each, given, recorded_rulings(each.recording), config) for each in given.subjects]
-        return _finish(config, folder, given.task, given.plan, canaries, results, None, given.warnings, given=given)
+        return _finish(
+            config, folder, given.task, given.plan, canaries, results, None, given.warnings, (), given.failed, given
+        )
     bench = Bench(config, store, targets_of_floor(config, given.task))
     try:
         folder.claim(config, given.task.content_hash, fingerprints, given.rejudged)
@@ -138,13 +156,23 @@ def _audit_given(config: AuditConfig, given: Given, folder: RunFolder, store: St
             for probes in in_rounds(each.recording.probes):
                 by_id = {probe.id: probe for probe in probes}
                 responses = [response for response in each.recording.responses if response.probe_id in by_id]
-                bench.submit(responses, by_id)
-                rulings += bench.settle(responses, by_id, progress, each.subject.id)
+                bench.submit(responses, by_id, each.subject)
+                rulings += bench.settle(responses, by_id, progress, each.subject)
             results.append(_as_asked(each, given, rulings, config))
         canaries = rule_canaries(asked, bench.panel, config.scoring.canary_pass_rate)
         _note_refused(store, progress)
         return _finish(
-            config, folder, given.task, given.plan, canaries, results, bench, given.warnings, given.doubts, given
+            config,
+            folder,
+            given.task,
+            given.plan,
+            canaries,
+            results,
+            bench,
+            given.warnings,
+            given.doubts,
+            given.failed,
+            given,
         )
     finally:
         bench.close()
@@ -196,12 +224,13 @@ def _finish(
     bench: Bench | None,
     warnings: Sequence[str],
     doubts: Sequence[str] = (),
+    failed: Sequence[Failure] = (),
     given: Given | None = None,
 ) -> Report:
     """Rule once more where rulings depend on all verdicts, build the report and write the run folder."""
     if bench is not None and bench.panel.model is not None:
         for asked in results:
-            asked.rulings = bench.rulings(asked.responses, {probe.id: probe for probe in asked.probes})
+            asked.rulings = bench.rulings(asked.responses, {probe.id: probe for probe in asked.probes}, asked.subject)
     panel, disputed = panel_report(config, bench, results)
     report = build_report(
         config=config,
@@ -214,6 +243,7 @@ def _finish(
         panel=panel,
         warnings=warnings,
         doubts=doubts,
+        failed=failed,
         runtime={
             "generated": {asked.subject.id: asked.generated for asked in results},
             "reused": {asked.subject.id: asked.reused for asked in results},

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from audit.config import AuditConfig
 from audit.engines.settings import EngineSettings
 from audit.protocols import Engine
 from audit.types import Format, Probe, Request, Role, Subject
+
+if TYPE_CHECKING:
+    from audit.engines.checkpoint import Checkpoint
 
 
 @dataclass
@@ -29,6 +33,14 @@ class Opened:
     manifest: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Models:
+    """The run's models on disk: what attacks start from."""
+
+    checkpoints: dict[Role, Checkpoint]
+    settings: EngineSettings
+
+
 @dataclass
 class Subjects:
     opened: list[Opened]
@@ -36,6 +48,8 @@ class Subjects:
     warnings: list[str]
     inconclusive: list[str] = field(default_factory=list)
     """Reasons why the candidate's answers can show nothing, whatever they are."""
+    models: Models | None = None
+    """None for an endpoint, whose weights are out of reach."""
 
 
 def open_subjects(config: AuditConfig, run_token: str) -> Subjects:
@@ -68,9 +82,7 @@ def _settings(config: AuditConfig) -> EngineSettings:
 
 
 def _local(config: AuditConfig, settings: EngineSettings) -> Subjects:
-    from audit.engines import engine_capabilities, engine_identity, open_engine
-    from audit.engines.checkpoint import Checkpoint, open_checkpoint
-    from audit.engines.render import Renderer, make_request
+    from audit.engines import open_checkpoint, open_engine
 
     assert config.model is not None
     sources: list[tuple[Role, str, str | None]] = [("candidate", config.model, config.adapter)]
@@ -94,38 +106,42 @@ def _local(config: AuditConfig, settings: EngineSettings) -> Subjects:
     opened = []
     for role, source, adapter in sources:
         checkpoint = checkpoints[role]
-        renderer = Renderer(checkpoint, template_from=base)
-        identity = engine_identity(checkpoint, settings)
         subject = Subject(
             id=role,
             role=role,
             source=source + (f" + {adapter}" if adapter else ""),
             fingerprint=checkpoint.fingerprint,
         )
+        opened.append(open_local(subject, checkpoint, base, settings, partial(open_engine, checkpoint, settings)))
+    return Subjects(opened, formats, warnings, doubts, Models(checkpoints, settings))
 
-        def request(
-            probe: Probe,
-            sample: int,
-            renderer: Renderer = renderer,
-            fingerprint: str = checkpoint.fingerprint,
-            identity: str = identity,
-        ) -> Request:
-            return make_request(probe, sample, fingerprint, identity, renderer.token_ids(probe))
 
-        opened.append(
-            Opened(
-                subject=subject,
-                engine_identity=identity,
-                capabilities=engine_capabilities(settings),
-                request=request,
-                prompt_tokens=lambda probe, renderer=renderer: len(renderer.token_ids(probe)),  # type: ignore[misc]
-                context_length=checkpoint.context_length,
-                open_engine=lambda checkpoint=checkpoint: open_engine(checkpoint, settings),  # type: ignore[misc]
-                rendering={**renderer.describe(), **checkpoint.describe()},
-                manifest=checkpoint.manifest,
-            )
-        )
-    return Subjects(opened, formats, warnings, doubts)
+def open_local(
+    subject: Subject,
+    checkpoint: Checkpoint,
+    base: Checkpoint | None,
+    settings: EngineSettings,
+    engine: Callable[[], Engine],
+) -> Opened:
+    """A local checkpoint that can be asked through `engine`, with the base's template for format chat_base."""
+    from audit.engines import engine_capabilities, engine_identity
+    from audit.engines.render import Renderer, make_request
+
+    renderer = Renderer(checkpoint, template_from=base)
+    identity = engine_identity(checkpoint, settings)
+    return Opened(
+        subject=subject,
+        engine_identity=identity,
+        capabilities=engine_capabilities(settings),
+        request=lambda probe, sample: make_request(
+            probe, sample, checkpoint.fingerprint, identity, renderer.token_ids(probe)
+        ),
+        prompt_tokens=lambda probe: len(renderer.token_ids(probe)),
+        context_length=checkpoint.context_length,
+        open_engine=engine,
+        rendering={**renderer.describe(), **checkpoint.describe()},
+        manifest=checkpoint.manifest,
+    )
 
 
 def _compare_with_base(candidate: Any, base: Any) -> list[str]:

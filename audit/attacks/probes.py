@@ -41,8 +41,14 @@ def _forget(config: AuditConfig, plan: Plan) -> list[Probe]:
         and probe.family in config.attack.families
         and probe.decoding.temperature == 0
         and probe.form == "direct"
-        and (probe.variant == "original" or int(probe.variant.removeprefix("w")) <= limit)
+        and _number(probe.variant) <= limit
     ]
+
+
+def _number(variant: str) -> int:
+    """Of an evaluation wording (`w03`), from 1; 0 for what is no numbered wording."""
+    digits = variant.removeprefix("w")
+    return int(digits) if digits.isdigit() else 0
 
 
 def _retained(config: AuditConfig, plan: Plan) -> list[Probe]:

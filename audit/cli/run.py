@@ -25,6 +25,7 @@ from audit.cli.options import (
 
 _MODEL = "What is audited"
 _ASK = "What is asked"
+_ATTACK = "What is done to its weights"
 _HOW = "How it is served"
 
 
@@ -92,6 +93,32 @@ def run(
     base_url: Annotated[str | None, typer.Option(help="Address of an endpoint.", rich_help_panel=_HOW)] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.", rich_help_panel=_HOW)] = None,
     dtype: Annotated[str | None, typer.Option(help="auto: the checkpoint's.", rich_help_panel=_HOW)] = None,
+    attack: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Attack on the weights (repeatable): relearn[:SET], quantize:int4, noise:0.05 …",
+            rich_help_panel=_ATTACK,
+        ),
+    ] = None,
+    attack_probes: Annotated[
+        int | None,
+        typer.Option(help="Wordings a fact that altered weights are asked. Default 5.", rich_help_panel=_ATTACK),
+    ] = None,
+    attack_steps: Annotated[
+        str | None,
+        typer.Option(help="Fine-tuning is looked at after these steps: 0,25,50 …", rich_help_panel=_ATTACK),
+    ] = None,
+    attack_lr: Annotated[
+        float | None, typer.Option(help="Learning rate of fine-tunings.", rich_help_panel=_ATTACK)
+    ] = None,
+    attack_seeds: Annotated[int | None, typer.Option(help="Fine-tunings of each set.", rich_help_panel=_ATTACK)] = None,
+    attack_lora: Annotated[
+        int | None, typer.Option(help="Fine-tune LoRA adapters of this rank, not all weights.", rich_help_panel=_ATTACK)
+    ] = None,
+    inside: Annotated[
+        bool | None,
+        typer.Option("--inside", help="Look at probabilities, hidden states and weights.", rich_help_panel=_ATTACK),
+    ] = None,
     judge: JudgeOption = None,
     judge_rule: RuleOption = None,
     judge_weight: WeightOption = None,
@@ -158,6 +185,15 @@ def run(
             "max_new_tokens": max_new_tokens,
             "retain_facts": retain_facts,
         },
+        "attacks": tuple(attack or ()),
+        "attack": {
+            "wordings": attack_probes,
+            "steps": parse_steps(attack_steps),
+            "learning_rate": attack_lr,
+            "seeds": attack_seeds,
+            "lora_rank": attack_lora,
+        },
+        "inside": inside,
         **judge_settings(judge, judge_rule, judge_weight, cascade, judge_batch, max_cost, prices),
         "policy": policy,
         "seed": seed,
@@ -220,6 +256,18 @@ def print_work(work: dict[str, Any], as_json: bool) -> None:
                 typer.echo(f"  {key}: {number}")
         else:
             typer.echo(f"{name}: {value}")
+
+
+def parse_steps(text: str | None) -> tuple[int, ...] | None:
+    """`0,25,50` as numbers. Raises ConfigError."""
+    from audit.errors import ConfigError
+
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise ConfigError(f"--attack-steps {text}: not whole numbers joined by commas", hint="0,25,50,100") from error
 
 
 def parse_arguments(given: list[str]) -> dict[str, str | int | float | bool]:

@@ -66,10 +66,21 @@ class Checkpoint:
 
     def check_unchanged(self) -> None:
         """ModelError if a weight file is not the one that was fingerprinted: called once the weights are loaded."""
-        _ = self.tensors
+        if weights_digest(self.tensors) != self.weights_fingerprint:
+            raise ModelError(f"{self.path} holds other weights than those that are to be served")
         for path, key in self._seen.items():
             if not path.is_file() or file_key(path) != key:
                 raise ModelError(f"{path} changed during the audit", hint="run the same command again")
+        served, known = None, self.adapter_fingerprint
+        if self.adapter is not None and self._adapter_weights is not None:
+            served = adapter_digest(self.adapter, self._adapter_weights)
+        if served != known:
+            raise ModelError(f"the adapter of {self.source} is not the one that is to be served")
+
+    @property
+    def adapter_weights(self) -> Path | None:
+        """The adapter's weight file."""
+        return self._adapter_weights
 
     @cached_property
     def weights_fingerprint(self) -> str:

@@ -18,7 +18,7 @@ from audit.protocols import Judge
 from audit.remote.budget import Budget
 from audit.remote.prices import load_prices
 from audit.store import Store
-from audit.types import Probe, Response, Ruling
+from audit.types import Probe, Response, Ruling, Subject
 
 
 def open_judges(config: AuditConfig) -> tuple[list[Judge], Budget]:
@@ -64,34 +64,44 @@ class Bench:
         """Some judge needs the device: the engine must be closed before `settle`."""
         return self.pool.exclusive
 
-    def submit(self, responses: Sequence[Response], probes: Mapping[str, Probe]) -> None:
+    def floor_of(self, subject: Subject) -> FloorTargets:
+        """Wrong answers that the subject's answers are judged for too; none for altered states, whose floor is the
+        never-knew control after the same alteration."""
+        return {} if subject.role == "attacked" else self.floor
+
+    def submit(self, responses: Sequence[Response], probes: Mapping[str, Probe], subject: Subject) -> None:
         """Have responses judged while others are generated: by the screen of a cascade, else by all judges."""
         only = self.panel.judges[:1] if self.panel.cascade else None
-        self.pool.submit((c for r in responses for c in claims_of(probes[r.probe_id], r, self.floor)), only=only)
+        floor = self.floor_of(subject)
+        self.pool.submit((c for r in responses for c in claims_of(probes[r.probe_id], r, floor)), only=only)
 
     def settle(
-        self, responses: Sequence[Response], probes: Mapping[str, Probe], progress: Progress, subject: str
+        self, responses: Sequence[Response], probes: Mapping[str, Probe], progress: Progress, subject: Subject
     ) -> list[Ruling]:
         """Wait for all verdicts, hand on what the cascade hands on, and rule on every response."""
-        self.pool.drain(progress, f"{subject}: judging (batches)")
+        self.pool.drain(progress, f"{subject.id}: judging (batches)")
         if self.panel.cascade:
-            given = occurrences(responses, probes, self.floor)
-            self._hand_on(given, progress, subject)
+            given = occurrences(responses, probes, self.floor_of(subject))
+            self._hand_on(given, progress, subject.id)
         if self.panel.rule == "dawid_skene":
             for response in responses:
                 if response.finish != "error":
                     targets = probes[response.probe_id].targets
                     self._leak_keys |= {make_claim(target, response.text).key for target in targets}
             self.panel = self.panel.fitted({key: self.pool.verdicts.get(key, {}) for key in self._leak_keys})
-        return self.rulings(responses, probes)
+        return self.rulings(responses, probes, subject)
 
-    def rulings(self, responses: Sequence[Response], probes: Mapping[str, Probe]) -> list[Ruling]:
+    def rulings(self, responses: Sequence[Response], probes: Mapping[str, Probe], subject: Subject) -> list[Ruling]:
         """Rulings from the verdicts that are there, with the panel as it now is."""
         return [
             ruling
             for response in responses
             for ruling in rule(
-                probes[response.probe_id], response, self.pool.verdicts, panel=self.panel, floor=self.floor
+                probes[response.probe_id],
+                response,
+                self.pool.verdicts,
+                panel=self.panel,
+                floor=self.floor_of(subject),
             )
         ]
 

@@ -72,7 +72,7 @@ def _claims(bench: Bench, results: Sequence[Asked]) -> tuple[dict[str, ClaimCoun
         for response in asked.responses:
             if response.finish == "error":
                 continue
-            for purpose, target in judged_targets(probes[response.probe_id], bench.floor):
+            for purpose, target in judged_targets(probes[response.probe_id], bench.floor_of(asked.subject)):
                 claim = make_claim(target, response.text)
                 n += 1
                 seen.add(claim.key)

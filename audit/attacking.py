@@ -1,0 +1,188 @@
+"""Attacks on the weights in the flow: altered states are made, audited as subjects of the run, and named.
+
+Subjects are the outer loop of an audit, and an altered state is a subject like the others; it is only made first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+from audit.asking import Asked
+from audit.attacks.probes import attack_plan
+from audit.attacks.records import Failure
+from audit.config import AuditConfig
+from audit.errors import EngineError, ModelError, TrainingError
+from audit.probes.plan import Plan
+from audit.progress import Progress
+from audit.protocols import Engine
+from audit.subjects import Models, Opened, open_local
+from audit.tasks import Task
+from audit.types import Role, Subject
+
+if TYPE_CHECKING:
+    from audit.attacks.contract import Altered, Attack, AttackContext
+    from audit.engines.checkpoint import Checkpoint
+    from audit.engines.warm import WarmEngine
+
+#: Audits one opened subject on the probes of a plan.
+AuditSubject = Callable[[Opened, Plan], Asked]
+
+
+@dataclass
+class Attacked:
+    """What became of the attacks of a run."""
+
+    results: list[Asked] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """Attacks that were checked and can be carried out."""
+
+    attacks: tuple[Attack, ...]
+    ctx: AttackContext
+    models: Models
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return tuple(f"{attack.name}: {warning}" for attack in self.attacks for warning in attack.warnings)
+
+    def states(self) -> int:
+        """Altered states at most: the looked-at steps of fine-tunings, one of everything else."""
+        steps = len(self.ctx.config.steps) - 1
+        return sum(
+            (steps if attack.kind == "relearn" else 1) * len(_arms(attack, self.models)) for attack in self.attacks
+        )
+
+
+def plan_attacks(config: AuditConfig, task: Task, models: Models | None, progress: Progress) -> Planned | None:
+    """The attacks that the configuration names, None for none. Raises AuditError for one that cannot be carried out."""
+    if not config.attacks or models is None:
+        return None
+    from audit.attacks.contract import AttackContext
+    from audit.attacks.spec import make_attacks
+    from audit.attacks.workshop import Workshop
+    from audit.engines.hf import resolve_device
+    from audit.store import cache_folder
+
+    ctx = AttackContext(
+        task=task,
+        config=config.attack,
+        workshop=Workshop(cache_folder() / "altered", keep=config.attack.keep_weights),
+        checkpoints=models.checkpoints,
+        device=resolve_device(models.settings),
+        seed=config.seed,
+        progress=progress,
+    )
+    return Planned(tuple(make_attacks(config.attacks, ctx)), ctx, models)
+
+
+def run_attacks(
+    config: AuditConfig, planned: Planned, plan: Plan, audit: AuditSubject, *, exclusive_judge: bool
+) -> Attacked:
+    """Carry the attacks out on every model that they are meant for and audit what they give.
+
+    An attack that cannot be carried through is a Failure, and the others go on. `exclusive_judge`: a judge needs the
+    device for itself, so that no engine may stay open while it rules.
+    """
+    from audit.engines.warm import WarmEngine
+
+    attacked = Attacked()
+    warm = WarmEngine(planned.models.settings, keep=not exclusive_judge)
+    try:
+        for attack in planned.attacks:
+            probes = attack_plan(config, plan, attack.facts)
+            for arm in _arms(attack, planned.models):
+                if attack.kind == "relearn" and not planned.ctx.device.startswith("cpu"):
+                    warm.close()  # a fine-tuning needs the device's memory
+                states, why = _altered(attack, arm, planned)
+                try:
+                    for altered in states:
+                        opened = _opened(attack, arm, altered, planned.models, warm)
+                        attacked.results.append(audit(opened, probes))
+                        altered.clear()
+                except (ModelError, EngineError) as error:
+                    why = why or str(error)
+                if why:
+                    planned.ctx.progress.note(f"{arm}: {attack.name} failed: {why}")
+                    attacked.failures.append(Failure(attack=attack.name, arm=arm, puts_back=attack.puts_back, why=why))
+    finally:
+        warm.close()
+    return attacked
+
+
+def _arms(attack: Attack, models: Models) -> list[Role]:
+    return [arm for arm in attack.arms if arm in models.checkpoints]
+
+
+def _altered(attack: Attack, arm: Role, planned: Planned) -> tuple[list[Altered], str]:
+    """All states first, audits afterwards: training and an engine need not share the device. And why they end early,
+    if they do: the states before a failure are audited all the same."""
+    states: list[Altered] = []
+    try:
+        source = _plain(attack, planned.models.checkpoints[arm], planned.ctx)
+        for altered in attack.apply(source, arm, planned.ctx):
+            states.append(altered)
+    except (TrainingError, ModelError, EngineError) as error:
+        return states, str(error)
+    names = [state.recipe.get("step") for state in states]
+    return (states, "") if len(set(names)) == len(names) else ([], f"{attack.name} gives two states of one name")
+
+
+def _plain(attack: Attack, source: Checkpoint, ctx: AttackContext) -> Checkpoint:
+    """The model that is altered: an adapter is merged into it first, which is what `merge` itself looks at."""
+    if source.adapter is None or attack.kind == "merge":
+        return source
+    from audit.attacks.perturb import merged_checkpoint
+
+    return merged_checkpoint(source, ctx)
+
+
+def _opened(attack: Attack, arm: Role, altered: Altered, models: Models, warm: WarmEngine) -> Opened:
+    step = altered.recipe.get("step")
+    subject = Subject(
+        id=f"{arm}+{attack.name}" + ("" if step is None else f"@{step}"),
+        role="attacked",
+        source=f"{models.checkpoints[arm].source} after {attack.name}",
+        fingerprint=altered.checkpoint.fingerprint,
+        parent=arm,
+        recipe={
+            **altered.recipe,
+            "attack": attack.name,
+            "kind": attack.kind,
+            "puts_back": attack.puts_back,
+            **({} if attack.facts is None else {"audited": sorted(attack.facts)}),
+        },
+    )
+    return open_local(
+        subject,
+        altered.checkpoint,
+        models.checkpoints.get("base"),
+        models.settings,
+        partial(_serve, warm, altered),
+    )
+
+
+def _serve(warm: WarmEngine, altered: Altered) -> Engine:
+    return warm.serve(altered.make())
+
+
+def plan_of(config: AuditConfig, plan: Plan, subject: Subject) -> Plan:
+    """The plan that a subject's answers are scored by."""
+    if subject.role != "attacked":
+        return plan
+    audited = subject.recipe.get("audited")
+    return attack_plan(config, plan, None if audited is None else frozenset(audited))
+
+
+def failed_attacks(failures: Sequence[Failure]) -> list[str]:
+    """Failures on the candidate, in words: what they would have brought back is not known."""
+    return [
+        f"the attack {failure.attack} failed, and what it would have brought back is not known: {failure.why}"
+        for failure in failures
+        if failure.arm == "candidate" and not failure.puts_back
+    ]

@@ -71,7 +71,7 @@ class Workshop:
         self,
         source: Checkpoint,
         recipe: dict[str, Any],
-        make: Callable[[Path], None],
+        make: Callable[[Path], dict[str, Any] | None],
         *,
         version: int,
         folder: Path | None = None,
@@ -80,24 +80,26 @@ class Workshop:
         """An altered state of `source` that `make(path)` writes: a model folder, or with `adapter` a LoRA folder on it.
 
         `make` writes all of `path`, which does not exist before, and is called now unless the state is known from
-        before; later again if its weights are wanted after they were cleared. `version`: of the code behind `make`.
+        before; later again if its weights are wanted after they were cleared. What it returns (plain data) is noted
+        and stands in the recipe of the state. `version`: of the code behind `make`.
         `folder`: the state's place, if it is not named by `source` and `recipe` alone.
         """
         folder = folder or self.place(source.fingerprint, recipe, version)
         path = folder / "weights"
+        notes: dict[str, Any] = {}
 
         def opened() -> Checkpoint:
             if not path.exists():
                 part = folder / "weights.part"
                 shutil.rmtree(part, ignore_errors=True)
-                make(part)
+                notes.update(make(part) or {})
                 part.rename(path)
             return _opened(source, path, adapter=adapter)
 
         made = self.read(folder)
         if made is None:
             shutil.rmtree(path, ignore_errors=True)  # of a making that was broken off before it was noted
-            made = self.note(folder, opened())
+            made = self.note(folder, opened(), **notes)
         stand_in = source.standing_for(weights=made.weights, adapter=made.adapter)
 
         def again() -> Checkpoint:

@@ -39,18 +39,25 @@ class Curve(Record):
     """Mean height of R over the steps (trapezoids, divided by the last step)."""
     first_above: int | None
     """First looked-at step at which R is above 20%; None if none is, or where there is no R."""
+    area_upper: float | None = None
+    """The same as `area` and `first_above`, undecided facts read as recovered."""
+    first_above_upper: int | None = None
 
 
 class Peak(Record):
-    """The highest R over steps and seeds. Biased upward: the largest of many numbers, each with its error."""
+    """The highest R of the altered states, over steps and seeds. Biased upward: the largest of many numbers, each
+    with its error."""
 
     arm: Role
     value: float
     low: float
     high: float
-    """Exact limits at that one point; they do not allow for the choice."""
+    """Exact limits: the lower one of that point, the upper one the largest of all points, since undecided facts could
+    have made any of them the peak. They do not allow for the choice."""
     step: int | None
     seed: int
+    n_points: int = 1
+    """Steps and seeds of which it is the largest."""
 
 
 class Excess(Record):

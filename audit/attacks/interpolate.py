@@ -8,43 +8,36 @@ No network is loaded: tensors go from file to file, a few megabytes at a time.
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
+from audit.attacks.tensors import (
+    Tensor,
+    as_bytes,
+    copy_files,
+    equal,
+    input_embedding,
+    need_torch,
+    numbers,
+    raw,
+    rewrite,
+    tensors_in,
+    tensors_of,
+    whole,
+    write_json,
+)
 from audit.engines.checkpoint import MANIFEST, Checkpoint, open_checkpoint
-from audit.errors import ConfigError, EngineError, ModelError, StoreError
-from audit.fingerprint import INPUT_EMBEDDINGS, OUTPUT_EMBEDDINGS, TensorFileError, safetensors_header
+from audit.errors import ConfigError, ModelError
+from audit.fingerprint import OUTPUT_EMBEDDINGS
 
 if TYPE_CHECKING:
     import torch
 
-#: Numbers read at a time, of each model.
-_CHUNK = 1 << 22
-_FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-_SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
-#: Left behind: they speak of the candidate as it was, and would be untrue of the mixture.
-_NOT_COPIED = frozenset({MANIFEST, "organism.json", "trainer_state.json", "pytorch_model.bin.index.json"})
 _DEQUANTIZE = "give the models as they were before quantization"
 
-
-class _Tensor(NamedTuple):
-    """Where a tensor's bytes lie."""
-
-    file: Path
-    dtype: str
-    shape: tuple[int, ...]
-    first: int
-    last: int
-
-
 #: What a tensor is mixed with: the base's tensor, zeros, or nothing.
-_Other = _Tensor | Literal["zero", "itself"]
+_Other = Tensor | Literal["zero", "itself"]
 
 
 def interpolated(
@@ -76,15 +69,16 @@ def interpolated(
     of, onto = opened[0], opened[-1]
     if adapter is not None:
         return _scaled(of, onto, share, out, adapter, trust_remote_code=trust_remote_code)
-    mine, theirs = _tensors(of), _tensors(onto)
-    partners = _partners(of, onto, mine, theirs)
+    partners = mixable(of, onto)
+    mine = tensors_of(of, hint=_DEQUANTIZE)
     manifest = _manifest(share, of.fingerprint, str(candidate), onto, of.manifest)
-    with _whole(out) as folder:
-        _copy_files(of.path, folder, code=trust_remote_code)
+    with whole(out) as folder:
+        copy_files(of.path, folder, code=trust_remote_code)
         for file in of.weight_files:
             here = {name: tensor for name, tensor in mine.items() if tensor.file == file}
-            _write(folder / file.name, file, [(here[name], partners[name]) for name in here], share)
-        (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            contents = (_mixture(here[name], partners[name], share) for name in here)
+            rewrite(folder / file.name, file, contents)
+        write_json(folder / MANIFEST, manifest)
     return out
 
 
@@ -98,13 +92,13 @@ def _scaled(
         )
     if not (adapter / "adapter_model.safetensors").is_file():
         raise ModelError(f"no adapter_model.safetensors in {adapter}", hint="save the adapter as safetensors")
-    whole = open_checkpoint(of.source, adapter=str(adapter), allow_pickle=True, trust_remote_code=trust_remote_code)
+    applied = open_checkpoint(of.source, adapter=str(adapter), allow_pickle=True, trust_remote_code=trust_remote_code)
     file = adapter / "adapter_model.safetensors"
-    pairs: list[tuple[_Tensor, _Other]] = []
-    theirs: dict[str, _Tensor] = {}
-    for name, tensor in _of_file(file).items():
+    pairs: list[tuple[Tensor, _Other]] = []
+    theirs: dict[str, Tensor] = {}
+    for name, tensor in tensors_in(file).items():
         parts = name.split(".")
-        if "lora_magnitude_vector" in parts or tensor.dtype not in _FLOATS:
+        if "lora_magnitude_vector" in parts or not tensor.floating:
             raise ModelError(
                 f"the adapter {adapter} is no plain LoRA adapter ({name}): scaling it does not lead to the base",
                 hint="merge it into its model and give the merged model",
@@ -114,16 +108,16 @@ def _scaled(
         elif {"lora_A", "lora_embedding_A"} & set(parts):
             pairs.append((tensor, "itself"))
         else:  # a module trained as a whole, beside the low-rank ones
-            theirs = theirs or _tensors(onto)
+            theirs = theirs or tensors_of(onto, hint=_DEQUANTIZE)
             own = name.removeprefix("base_model.model.").replace(".base_layer.", ".")
             pairs.append((tensor, _same_shape(own, tensor, theirs.get(own), adapter, onto.source)))
     source = f"{of.source} + {adapter}"
-    manifest = _manifest(share, whole.fingerprint, source, onto, whole.manifest)
+    manifest = _manifest(share, applied.fingerprint, source, onto, applied.manifest)
     manifest["base_weights_fingerprint"] = of.weights_fingerprint
-    with _whole(out) as folder:
-        _copy_files(adapter, folder, code=False)
-        _write(folder / file.name, file, pairs, share)
-        (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    with whole(out) as folder:
+        copy_files(adapter, folder, code=False)
+        rewrite(folder / file.name, file, (_mixture(tensor, other, share) for tensor, other in pairs))
+        write_json(folder / MANIFEST, manifest)
     return out
 
 
@@ -141,42 +135,15 @@ def _manifest(share: float, fingerprint: str, source: str, base: Checkpoint, sai
 # ------------------------------------------------------------------------------------------------- what goes together
 
 
-def _tensors(checkpoint: Checkpoint) -> dict[str, _Tensor]:
-    """Name -> place of every tensor. Raises ModelError for weights that are no plain numbers in safetensors files."""
-    if checkpoint.config.get("quantization_config"):
-        raise ModelError(f"{checkpoint.source} is quantized: its weights cannot be mixed", hint=_DEQUANTIZE)
-    pickled = [file.name for file in checkpoint.weight_files if file.suffix != ".safetensors"]
-    if pickled:
-        raise ModelError(
-            f"{checkpoint.source} has no safetensors ({', '.join(pickled[:3])}): only these are mixed",
-            hint="save it with save_pretrained, which writes safetensors",
-        )
-    found = {name: tensor for file in checkpoint.weight_files for name, tensor in _of_file(file).items()}
-    odd = next((name for name, tensor in found.items() if tensor.dtype.startswith(("F8", "F4", "F6"))), None)
-    if odd is not None:
-        raise ModelError(f"{checkpoint.source} is quantized: {odd} is stored as {found[odd].dtype}", hint=_DEQUANTIZE)
-    return found
+def mixable(of: Checkpoint, onto: Checkpoint) -> dict[str, Tensor]:
+    """For each tensor of the candidate `of` that of the base `onto`. Tied output embeddings may be written twice.
 
-
-def _of_file(file: Path) -> dict[str, _Tensor]:
-    """Tensors of one safetensors file, in the order of their bytes."""
-    try:
-        header, data = safetensors_header(file)
-    except TensorFileError as error:
-        raise ModelError(str(error), hint="copy or download the file again") from error
-    entries = sorted(header.items(), key=lambda item: (item[1]["data_offsets"], item[0]))
-    return {
-        name: _Tensor(
-            file, str(e["dtype"]), tuple(e["shape"]), data + int(e["data_offsets"][0]), data + int(e["data_offsets"][1])
-        )
-        for name, e in entries
-    }
-
-
-def _partners(
-    of: Checkpoint, onto: Checkpoint, mine: dict[str, _Tensor], theirs: dict[str, _Tensor]
-) -> dict[str, _Tensor]:
-    """For each of the candidate's tensors the base's. Tied output embeddings may be written once or twice."""
+    Raises ModelError for models that cannot be mixed: another architecture, other tensors or shapes, quantized or
+    pickled weights. Adapters play no part.
+    """
+    mine, theirs = tensors_of(of, hint=_DEQUANTIZE), tensors_of(onto, hint=_DEQUANTIZE)
+    first = input_embedding(theirs)
+    tied = theirs[first] if first is not None else None
     for field in ("model_type", "architectures"):
         if of.config.get(field) != onto.config.get(field):
             raise ModelError(
@@ -188,13 +155,11 @@ def _partners(
     missing = [name for name in mine if name not in theirs]
     extra = [name for name in theirs if name not in mine]
     for name in list(missing):
-        tied = _input_embedding(theirs) if name in OUTPUT_EMBEDDINGS else None
-        if tied is not None:
+        if name in OUTPUT_EMBEDDINGS and tied is not None:
             partners[name] = tied
             missing.remove(name)
     for name in list(extra):
-        tied = _input_embedding(theirs) if name in OUTPUT_EMBEDDINGS else None
-        if tied is not None and _equal(theirs[name], tied):
+        if name in OUTPUT_EMBEDDINGS and tied is not None and equal(theirs[name], tied):
             extra.remove(name)
     if missing or extra:
         where, names = (onto.source, missing) if missing else (of.source, extra)
@@ -205,9 +170,9 @@ def _partners(
         )
     for name, tensor in mine.items():
         other = _same_shape(name, tensor, partners[name], of.source, onto.source)
-        if (tensor.dtype in _FLOATS) != (other.dtype in _FLOATS):
+        if tensor.floating != other.floating:
             raise ModelError(f"{name} is {tensor.dtype} in {of.source} and {other.dtype} in {onto.source}")
-        if tensor.dtype not in _FLOATS and (tensor.dtype != other.dtype or not _equal(tensor, other)):
+        if not tensor.floating and (tensor.dtype != other.dtype or not equal(tensor, other)):
             raise ModelError(
                 f"{name} holds whole numbers ({tensor.dtype}) that differ between {of.source} and {onto.source}",
                 hint=_DEQUANTIZE,
@@ -215,11 +180,7 @@ def _partners(
     return partners
 
 
-def _input_embedding(tensors: dict[str, _Tensor]) -> _Tensor | None:
-    return next((tensor for name, tensor in tensors.items() if name.endswith(INPUT_EMBEDDINGS)), None)
-
-
-def _same_shape(name: str, tensor: _Tensor, other: _Tensor | None, of: str | Path, onto: str) -> _Tensor:
+def _same_shape(name: str, tensor: Tensor, other: Tensor | None, of: str | Path, onto: str) -> Tensor:
     if other is None or tensor.shape != other.shape:
         found = "no such tensor" if other is None else f"shape {list(other.shape)}"
         raise ModelError(
@@ -229,102 +190,23 @@ def _same_shape(name: str, tensor: _Tensor, other: _Tensor | None, of: str | Pat
     return other
 
 
-# ----------------------------------------------------------------------------------------------- from file to file
+# ------------------------------------------------------------------------------------------------------- the mixture
 
 
-def _equal(a: _Tensor, b: _Tensor) -> bool:
-    if (a.dtype, a.last - a.first) != (b.dtype, b.last - b.first):
-        return False
-    with a.file.open("rb") as first, b.file.open("rb") as second:
-        return all(x == y for x, y in zip(_bytes(first, a, 1 << 24), _bytes(second, b, 1 << 24), strict=True))
-
-
-def _bytes(file: BinaryIO, tensor: _Tensor, step: int) -> Iterator[bytes]:
-    """The tensor's bytes, at most `step` at a time."""
-    file.seek(tensor.first)
-    left = tensor.last - tensor.first
-    while left:
-        part = file.read(min(step, left))
-        if not part:
-            raise ModelError(f"{tensor.file} became shorter while it was read", hint="wait until it is written")
-        left -= len(part)
-        yield part
-
-
-def _write(path: Path, like: Path, pairs: Sequence[tuple[_Tensor, _Other]], share: float) -> None:
-    """A file with the header of `like` and the mixtures of `pairs`, which are in the order of the bytes."""
-    torch = _torch()
-    with like.open("rb") as old, path.open("wb") as new:
-        start = old.read(8)
-        new.write(start + old.read(int.from_bytes(start, "little")))
-        for tensor, other in pairs:
-            if share == 0 or other == "itself" or tensor.dtype not in _FLOATS:
-                new.writelines(_bytes(old, tensor, 1 << 24))
-            elif isinstance(other, _Tensor):
-                with other.file.open("rb") as second:
-                    for own, theirs in zip(_numbers(old, tensor), _numbers(second, other), strict=True):
-                        _put(new, _mixed(own, theirs, share), tensor)
-            else:
-                for own in _numbers(old, tensor):
-                    _put(new, torch.zeros_like(own) if share == 1 else (1 - share) * own, tensor)
-
-
-def _numbers(file: BinaryIO, tensor: _Tensor) -> Iterator[torch.Tensor]:
-    """The tensor in flat pieces of at most _CHUNK numbers, in float32 (float64 where it is stored so)."""
-    torch = _torch()
-    wide = torch.float64 if tensor.dtype == "F64" else torch.float32
-    for part in _bytes(file, tensor, _CHUNK * _SIZES[tensor.dtype]):
-        yield torch.frombuffer(bytearray(part), dtype=getattr(torch, _FLOATS[tensor.dtype])).to(wide)
+def _mixture(tensor: Tensor, other: _Other, share: float) -> Iterator[bytes]:
+    if share == 0 or other == "itself" or not tensor.floating:
+        yield from raw(tensor)
+    elif isinstance(other, Tensor):
+        for own, theirs in zip(numbers(tensor), numbers(other), strict=True):
+            yield as_bytes(_mixed(own, theirs, share), tensor)
+    else:
+        for own in numbers(tensor):
+            yield as_bytes(need_torch().zeros_like(own) if share == 1 else (1 - share) * own, tensor)
 
 
 def _mixed(own: torch.Tensor, theirs: torch.Tensor, share: float) -> torch.Tensor:
     """Equal numbers stay as they are, without rounding; at share 1 the base's, even where the candidate's is NaN."""
-    return theirs if share == 1 else _torch().where(own == theirs, own, (1 - share) * own + share * theirs)
-
-
-def _put(file: BinaryIO, numbers: torch.Tensor, like: _Tensor) -> None:
-    torch = _torch()
-    stored = numbers.to(getattr(torch, _FLOATS[like.dtype]))
-    if like.dtype == "F16" and not torch.equal(torch.isfinite(stored), torch.isfinite(numbers)):
-        raise ModelError("the base has numbers that float16, the candidate's precision, cannot hold")
-    file.write(stored.view(torch.uint8).numpy().tobytes())
-
-
-def _torch() -> Any:
-    try:
-        import torch
-    except ImportError as error:
-        raise EngineError("torch is not installed", hint='pip install "unlearning-audit[hf]"') from error
-    return torch
-
-
-# ----------------------------------------------------------------------------------------------------------- folders
-
-
-def _copy_files(source: Path, folder: Path, *, code: bool) -> None:
-    """Configuration, tokenizer and templates as they are."""
-    for pattern in ("*.json", "*.jinja", "*.model", "*.txt", *(["*.py"] if code else [])):
-        for file in sorted(source.rglob(pattern) if pattern in ("*.jinja", "*.py") else source.glob(pattern)):
-            if file.is_file() and file.name not in _NOT_COPIED:
-                target = folder / file.relative_to(source)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(file, target)
-
-
-@contextmanager
-def _whole(out: Path) -> Iterator[Path]:
-    """A temporary sibling that becomes `out` at the end, or is removed."""
-    if out.exists():
-        raise ModelError(f"{out} exists already", hint="give another folder, or remove that one")
-    work: Path | None = None
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-        yield work
-        work.chmod(0o755)  # mkdtemp makes it private
-        os.rename(work, out)
-    except OSError as error:
-        raise StoreError(f"{out} cannot be written: {error.strerror or error}", hint="free disk space") from error
-    finally:
-        if work is not None:
-            shutil.rmtree(work, ignore_errors=True)
+    if share == 1:
+        return theirs
+    mixed: torch.Tensor = need_torch().where(own == theirs, own, (1 - share) * own + share * theirs)
+    return mixed

@@ -93,7 +93,7 @@ def test_tensors_larger_than_a_chunk_come_in_pieces(
     candidate: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = tensors(interpolated(candidate, base, 0.4, tmp_path / "whole"))
-    monkeypatch.setattr("audit.attacks.interpolate._CHUNK", 1000)
+    monkeypatch.setattr("audit.attacks.tensors.CHUNK", 1000)
     pieces = tensors(interpolated(candidate, base, 0.4, tmp_path / "pieces"))
     assert all(torch.equal(pieces[name], tensor) for name, tensor in whole.items())
 

@@ -5,7 +5,7 @@ Subjects are the outer loop of an audit, and an altered state is a subject like 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -169,20 +169,3 @@ def _opened(attack: Attack, arm: Role, altered: Altered, models: Models, warm: W
 
 def _serve(warm: WarmEngine, altered: Altered) -> Engine:
     return warm.serve(altered.make())
-
-
-def plan_of(config: AuditConfig, plan: Plan, subject: Subject) -> Plan:
-    """The plan that a subject's answers are scored by."""
-    if subject.role != "attacked":
-        return plan
-    audited = subject.recipe.get("audited")
-    return attack_plan(config, plan, None if audited is None else frozenset(audited))
-
-
-def failed_attacks(failures: Sequence[Failure]) -> list[str]:
-    """Failures on the candidate, in words: what they would have brought back is not known."""
-    return [
-        f"the attack {failure.attack} failed, and what it would have brought back is not known: {failure.why}"
-        for failure in failures
-        if failure.arm == "candidate" and not failure.puts_back
-    ]

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from audit.attacking import plan_attacks
+from audit.attacks.probes import attack_plan
 from audit.config import AuditConfig
 from audit.judges.bench import open_judges
 from audit.judges.canaries import canary_claims
@@ -14,6 +16,7 @@ from audit.judges.rulings import make_claim
 from audit.probes import get_family
 from audit.probes.contexts import plan_parts
 from audit.probes.plan import Plan, build_plan
+from audit.progress import Silent
 from audit.protocols import Judge
 from audit.remote.prices import cost_of
 from audit.scoring.floor import targets_of_floor
@@ -48,6 +51,17 @@ def estimate_work(config: AuditConfig) -> dict[str, Any]:
         if None not in lengths:
             counts = zip(plan.probes, lengths, strict=True)
             prompt_tokens[opened.subject.id] = sum(p.decoding.n * n for p, n in counts if n is not None)
+    attacks = plan_attacks(config, task, subjects.models, Silent())
+    altered: dict[str, int] = {}
+    if attacks is not None:
+        asked = len(attack_plan(config, plan).probes)
+        altered = {
+            "attacks": len(attacks.attacks),
+            "altered states at most": attacks.states(),
+            "prompts a state": asked,
+            "prompts": attacks.states() * asked,
+        }
+        warnings += attacks.warnings
     return {
         "subjects": {opened.subject.id: opened.subject.source for opened in subjects.opened},
         "probes": dict(Counter(f"{probe.split}: {probe.family}" for probe in plan.probes)),
@@ -55,6 +69,7 @@ def estimate_work(config: AuditConfig) -> dict[str, Any]:
         "prompt_tokens": prompt_tokens,
         "new_tokens_at_most": sum(probe.decoding.n * probe.decoding.max_new_tokens for probe in plan.probes),
         "judge_calls_a_subject_at_most": {"on the facts": tries, "on wrong answers (floor)": wrong},
+        **({"altered_weights": altered} if altered else {}),
         "judges": _judges(config, plan, task, tries + wrong),
         "warnings": [*subjects.warnings, *warnings, *task.warnings],
     }

@@ -9,7 +9,7 @@ import msgspec
 
 from audit.config import AuditConfig
 from audit.probes.plan import Plan
-from audit.types import Probe
+from audit.types import Probe, Subject
 
 
 def attack_plan(config: AuditConfig, plan: Plan, facts: Collection[str] | None = None) -> Plan:
@@ -25,6 +25,14 @@ def attack_plan(config: AuditConfig, plan: Plan, facts: Collection[str] | None =
         chosen = [*_forget(config, plan), *_retained(config, plan)]
     kept = [probe for probe in chosen if facts is None or probe.split != "forget" or _asks_for(probe, facts)]
     return msgspec.structs.replace(plan, probes=tuple(kept))
+
+
+def plan_of(config: AuditConfig, plan: Plan, subject: Subject) -> Plan:
+    """The plan that a subject's answers are scored by: the whole, or of an altered state what it was asked."""
+    if subject.role != "attacked":
+        return plan
+    audited = subject.recipe.get("audited")
+    return attack_plan(config, plan, None if audited is None else frozenset(audited))
 
 
 def _asks_for(probe: Probe, facts: Collection[str]) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from audit.attacks.records import Failure
 from audit.config import AuditConfig
 from audit.probes.plan import Plan
 from audit.recordings import read_recording, recorded_task, recording_fingerprint, recording_format
@@ -39,6 +40,8 @@ class Given:
     """Reasons why these answers can show nothing, whoever judges them."""
     rejudged: Rejudged | None = None
     other_panels: tuple[OtherPanel, ...] = ()
+    failed: tuple[Failure, ...] = ()
+    """Attacks that could not be carried through when the answers were asked for."""
 
 
 def recorded_answers(config: AuditConfig) -> Given:

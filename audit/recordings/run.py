@@ -113,6 +113,7 @@ def read_run(run: Path) -> Given:
             versions=before.versions if before else report.manifest.versions,
         ),
         other_panels=(_panel_of(report), *report.other_panels),
+        failed=report.attacks.failures if report.attacks else (),
     )
 
 

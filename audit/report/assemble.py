@@ -12,6 +12,8 @@ from typing import Any
 import msgspec
 
 from audit.asking import Asked, all_probes
+from audit.attacks.probes import plan_of
+from audit.attacks.records import Failure
 from audit.config import AuditConfig
 from audit.gate import evaluate, verdict_without_policy
 from audit.judges.calibration import JudgeCard
@@ -21,7 +23,8 @@ from audit.probes import BUILTIN
 from audit.probes.build import PROMPT_FILES
 from audit.probes.plan import Plan, probe_set_hash
 from audit.prompts import load_prompt
-from audit.report.beware import inconclusive_reasons, not_tried, warnings_of
+from audit.report.attacked import attack_part
+from audit.report.beware import failed_attacks, inconclusive_reasons, not_tried, warnings_of
 from audit.report.beware_judges import judge_warnings, not_calibrated, out_of_budget
 from audit.report.files import kept_rulings, recorded_verdicts
 from audit.report.model import (
@@ -65,6 +68,7 @@ def build_report(
     warnings: Sequence[str],
     doubts: Sequence[str],
     runtime: Mapping[str, Any],
+    failed: Sequence[Failure] = (),
     card: JudgeCard | None = None,
     rejudged: Rejudged | None = None,
     other_panels: Sequence[OtherPanel] = (),
@@ -75,10 +79,16 @@ def build_report(
     are, and what its judges said, where there was one.
     """
     facts = {"forget": task.forget, "retain": task.retain, "placebo": task.placebo}
-    cells = {asked.subject.id: _by_split(planned_cells(_scored(plan, asked), asked.rulings)) for asked in results}
+    plans = {asked.subject.id: plan_of(config, plan, asked.subject) for asked in results}
+    cells = {
+        asked.subject.id: _by_split(planned_cells(_scored(plans[asked.subject.id], asked), asked.rulings))
+        for asked in results
+    }
     base = next((cells[a.subject.id]["forget"] for a in results if a.subject.role == "base"), None)
     subjects = {
-        asked.subject.id: _subject(config, asked, plan, facts, cells[asked.subject.id], floor, base, card)
+        asked.subject.id: _subject(
+            config, asked, plans[asked.subject.id], facts, cells[asked.subject.id], floor, base, card
+        )
         for asked in results
     }
     candidate = subjects["candidate"]
@@ -87,6 +97,10 @@ def build_report(
         minimum=config.scoring.min_known,
         facts=() if base is None else tuple(sorted(known_facts(task.forget, base, View("", "", greedy)))),
     )
+    attacks, found = attack_part(config, plan, task.forget, results, cells, subjects, failed)
+    if found:
+        candidate = msgspec.structs.replace(candidate, estimates={**candidate.estimates, **found})
+        subjects["candidate"] = candidate
     report = Report(
         format=FORMAT,
         run=run,
@@ -117,9 +131,12 @@ def build_report(
             *judge_warnings(config, panel, canaries, results),
             *not_calibrated(card),
         ),
-        inconclusive=_once(*inconclusive_reasons(canaries, known, subjects), *out_of_budget(results), *doubts),
+        inconclusive=_once(
+            *inconclusive_reasons(canaries, known, subjects), *out_of_budget(results), *failed_attacks(failed), *doubts
+        ),
         not_tried=not_tried(config, plan),
         manifest=_manifest(config, task, plan, results, panel, runtime, rejudged),
+        attacks=attacks,
         other_panels=tuple(other_panels),
     )
     return with_verdict(report, config.policy)
@@ -134,7 +151,10 @@ def with_verdict(report: Report, policy: str | None) -> Report:
 def _scored(plan: Plan, asked: Asked) -> list[Any]:
     """The planned probes, asked or not, and those that families and cut answers added."""
     planned = {probe.id for probe in plan.probes}
-    return [*plan.probes, *(probe for probe in asked.probes if probe.id not in planned)]
+    added = [probe for probe in asked.probes if probe.id not in planned]
+    if asked.subject.role == "attacked":  # a rejudged run hands every subject the plan of the unaltered ones
+        added = [probe for probe in added if probe.parent is not None]
+    return [*plan.probes, *added]
 
 
 def _by_split(cells: Iterable[Cell]) -> dict[str, list[Cell]]:
@@ -155,6 +175,8 @@ def _subject(
     card: JudgeCard | None,
 ) -> SubjectReport:
     confidence = config.scoring.confidence
+    if asked.subject.role == "attacked":  # asked less than the others: of fewer facts, in fewer wordings
+        facts, base, floor = _asked_facts(facts, plan), _of_plan(base, plan), {}
     wrong = {key: [target.answer for target in targets] for key, targets in floor.items()}
     forget_probes = [probe for probe in _scored(plan, asked) if probe.split == "forget"]
     estimates: dict[str, Estimate] = {}
@@ -180,6 +202,16 @@ def _subject(
         recorded_agreement=asked.agreement,
         recorded_shares=asked.degeneration,
     )
+
+
+def _asked_facts(facts: Mapping[str, Sequence[Fact]], plan: Plan) -> dict[str, list[Fact]]:
+    asked = {target.fact_id for probe in plan.probes for target in probe.targets}
+    return {split: [fact for fact in members if fact.id in asked] for split, members in facts.items()}
+
+
+def _of_plan(cells: list[Cell] | None, plan: Plan) -> list[Cell] | None:
+    ids = {probe.id for probe in plan.probes}
+    return None if cells is None else [cell for cell in cells if cell.probe.id in ids]
 
 
 def _waterfall(facts: Sequence[Fact], cells: Sequence[Cell]) -> tuple[FamilyGain, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from audit.asking import Asked
+from audit.attacks.records import Failure
 from audit.config import AuditConfig
 from audit.probes.plan import Plan
 from audit.report.model import Known, SubjectReport
@@ -30,7 +31,8 @@ def warnings_of(task: Task, plan: Plan, results: Sequence[Asked], subjects: Mapp
         examples = "; ".join(plan.refused_examples[:3])
         warnings.append(f"{refused} prompts were not asked because they hold the answer ({examples})")
     for name, report in subjects.items():
-        warnings += _texts(name, report)
+        if report.subject.role != "attacked":  # weights that were altered may well be wrecked: the report shows it
+            warnings += _texts(name, report)
     return warnings
 
 
@@ -86,12 +88,24 @@ def inconclusive_reasons(canaries: Canaries, known: Known, subjects: Mapping[str
     if known.n is not None and known.n < known.minimum:
         reasons.append(f"the base leaks only {known.n} of the facts; at least {known.minimum} are needed")
     for name, report in subjects.items():
+        if report.subject.role == "attacked":
+            continue  # what failed leaves its facts undecided; that a wreck says nothing hides nothing
         replies = [texts for texts in (report.forget_texts, report.retain_texts) if texts is not None]
         if replies and all(texts.n == 0 for texts in replies):
             reasons.append(f"{name}: every generation failed")
         elif replies and all(texts.empty >= _MUTE for texts in replies if texts.n):
             reasons.append(f"{name}: (almost) all replies are empty: a broken model or template, not forgetting")
     return tuple(reasons)
+
+
+def failed_attacks(failures: Sequence[Failure]) -> list[str]:
+    """Failures on the candidate, in words: what they would have brought back is not known."""
+    return [
+        f"the attack {failure.attack} could not be carried through, and what it would have brought back is not known: "
+        f"{failure.why}"
+        for failure in failures
+        if failure.arm == "candidate" and not failure.puts_back
+    ]
 
 
 def not_tried(config: AuditConfig, plan: Plan) -> tuple[str, ...]:
@@ -109,5 +123,12 @@ def not_tried(config: AuditConfig, plan: Plan) -> tuple[str, ...]:
         missing.append("raw text without the chat template")
     if not any(probe.prefill for probe in plan.probes) and not config.responses:
         missing.append("prefilled replies")
-    missing += ["dialogues", "fine-tuning (relearning)", "quantization and other changes of the weights"]
+    missing.append("dialogues")
+    tried = {spec.partition(":")[0].partition("?")[0] for spec in config.attacks}
+    if "relearn" not in tried:
+        missing.append("fine-tuning (relearning)")
+    if "quantize" not in tried:
+        missing.append("quantization")
+    if not tried & {"noise", "prune"}:
+        missing.append("other changes of the weights")
     return tuple(missing)

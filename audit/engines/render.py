@@ -61,7 +61,7 @@ class Renderer:
         messages = [{"role": message.role, "content": message.content} for message in probe.messages]
         try:
             text = rendering.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=True, **_pinned(rendering)
+                messages, tokenize=False, add_generation_prompt=True, **pinned(rendering)
             )
         except Exception as error:
             raise PromptError(f"the chat template refuses the prompt: {first_line(error)}") from error
@@ -168,7 +168,7 @@ def _flags(tokenizer: Any) -> list[str]:
     return [flag for flag in _THINKING_FLAGS if re.search(rf"\b{flag}\b", code)]
 
 
-def _pinned(tokenizer: Any) -> dict[str, Any]:
+def pinned(tokenizer: Any) -> dict[str, Any]:
     """Template variables that would otherwise depend on the day or on a default: date pinned, thinking off."""
     variables: dict[str, Any] = dict.fromkeys(_flags(tokenizer), False)
     variables["date_string"] = PINNED_DATE.strftime("%d %b %Y")

@@ -132,6 +132,8 @@ class AuditConfig(pydantic.BaseModel):
     responses: tuple[str, ...] = ()
     responses_format: Literal["auto", "jsonl", "suite"] = "auto"
     base_responses: tuple[str, ...] = ()
+    other_responses: dict[str, tuple[str, ...]] = {}
+    """Recorded answers of further states by role: never_knew, relearn:SET[@STEP], base+relearn:SET[@STEP] …"""
     rejudge: str | None = None
     """Folder of a finished run whose answers are judged again: what was asked, and of whom, is that run's."""
     forget: str = "lkf"
@@ -167,7 +169,7 @@ class AuditConfig(pydantic.BaseModel):
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> AuditConfig:
         problems = []
-        if self.model is None and not self.responses and self.engine.name != "openai":
+        if self.model is None and not (self.responses or self.other_responses) and self.engine.name != "openai":
             problems.append("nothing to audit: give --model PATH or --responses PATH")
         if self.model is not None and self.responses:
             problems.append("give --model or --responses, not both")
@@ -191,6 +193,10 @@ class AuditConfig(pydantic.BaseModel):
             problems.append("--judge recorded stands alone: recorded verdicts are not votes on claims")
         if self.base_responses and not self.responses:
             problems.append("--base-responses goes with --responses; with --model give --base PATH")
+        if self.other_responses:
+            from audit.recordings.roles import role_problems  # the reader of recordings needs these settings
+
+            problems += role_problems(self.responses, self.other_responses)
         if (self.attacks or self.inside) and self.engine.name == "openai":
             problems.append(
                 "--attack and --inside need the weights, which an endpoint does not give: audit the checkpoint with "
@@ -231,7 +237,7 @@ _TOGETHER = {
     "rejudge",
     *("model", "responses", "base_responses", "engine", "adapter", "base", "never_knew"),
     *("judges", "judge_rule", "judge_weights", "judge_cascade"),
-    *("attacks", "inside"),
+    *("attacks", "inside", "other_responses"),
 }
 
 PRESETS: dict[str, dict[str, Any]] = {

@@ -10,9 +10,10 @@ from audit.attacks.records import Failure
 from audit.config import AuditConfig
 from audit.probes.plan import Plan
 from audit.recordings import read_recording, recorded_task, recording_fingerprint, recording_format
+from audit.recordings.roles import RecordedRole, parse_role
 from audit.report.model import OtherPanel, Rejudged
 from audit.tasks import Task, load_task
-from audit.types import Recording, Role, Subject
+from audit.types import Recording, Subject
 
 
 @dataclass(frozen=True)
@@ -45,28 +46,36 @@ class Given:
 
 
 def recorded_answers(config: AuditConfig) -> Given:
-    """The recorded answers that the configuration names. Raises TaskError with file and line."""
-    sources: list[tuple[Role, tuple[str, ...]]] = [("candidate", config.responses)]
-    if config.base_responses:
-        sources.append(("base", config.base_responses))
+    """The recorded answers that the configuration names: the models themselves, then states after a fine-tuning, which
+    are read as an attack's. Raises TaskError with file and line."""
+    sources = _sources(config)
     formats = {recording_format(paths, config.responses_format) for _, paths in sources}
     known_task = load_task(config.forget, retain=config.retain) if "jsonl" in formats else None
     facts = known_task.facts if known_task else ()
-    recordings = {
-        role: read_recording(paths, subject_id=role, facts=facts, format=config.responses_format)
-        for role, paths in sources
-    }
-    subjects = tuple(
-        GivenSubject(
-            Subject(id=role, role=role, source=", ".join(paths), fingerprint=recording_fingerprint(recordings[role])),
-            recordings[role],
+    subjects = []
+    for role, paths in sources:
+        recording = read_recording(paths, subject_id=role.id, facts=facts, format=config.responses_format)
+        subject = Subject(
+            id=role.id,
+            role="attacked" if role.recipe else role.arm,
+            source=", ".join(paths),
+            fingerprint=recording_fingerprint(recording),
+            parent=role.arm if role.recipe else None,
+            recipe=role.recipe,
         )
-        for role, paths in sources
-    )
-    probes = {probe.id: probe for recording in recordings.values() for probe in recording.probes}
+        subjects.append(GivenSubject(subject, recording))
+    probes = {probe.id: probe for each in subjects for probe in each.recording.probes}
+    unread = {each.subject.id: each.recording.unread for each in subjects}
     return Given(
-        task=recorded_task(known_task, *recordings.values()),
+        task=recorded_task(known_task, *(each.recording for each in subjects)),
         plan=Plan(probes=tuple(probes.values()), refused={}),
-        subjects=subjects,
-        warnings=tuple(f"{role}: not read: {', '.join(rec.unread)}" for role, rec in recordings.items() if rec.unread),
+        subjects=tuple(subjects),
+        warnings=tuple(f"{name}: not read: {', '.join(files)}" for name, files in unread.items() if files),
     )
+
+
+def _sources(config: AuditConfig) -> list[tuple[RecordedRole, tuple[str, ...]]]:
+    """Every state with its paths: candidate, base, never_knew, then the altered ones as they were given."""
+    named = {"candidate": config.responses, "base": config.base_responses}
+    given = [(parse_role(text), paths) for text, paths in {**named, **config.other_responses}.items() if paths]
+    return sorted(given, key=lambda source: bool(source[0].recipe))

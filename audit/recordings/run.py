@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from audit.asking import Asked
+from audit.attacks.probes import plan_of
 from audit.config import AuditConfig, read_config
 from audit.errors import ConfigError, RunFolderError
 from audit.fingerprint import digest
@@ -72,6 +73,9 @@ def read_run(run: Path) -> Given:
             f"{folder / 'probes.jsonl'}: its first-round probes are not the plan that report.json speaks of",
             hint="a family's later probes must name a parent; such a run can only be repeated with `audit run`",
         )
+    plan = Plan(
+        probes=planned, refused=report.manifest.refused_probes, refused_examples=report.manifest.refused_examples
+    )
     recorded = _recorded(folder, report)
     subjects = []
     ordered = sorted(report.subjects.values(), key=lambda s: (_ROLES.index(s.subject.role), s.subject.id))
@@ -79,10 +83,11 @@ def read_run(run: Path) -> Given:
         subject = each.subject
         mine = [response for response in responses if response.subject_id == subject.id]
         asked = {response.probe_id for response in mine}
+        asked |= {probe.id for probe in plan_of(config, plan, subject).probes}
         recording = Recording(
             name=report.run,
             facts=tuple(facts),
-            probes=tuple(probe for probe in probes if probe.parent is None or probe.id in asked),
+            probes=tuple(probe for probe in probes if probe.id in asked),
             responses=tuple(mine),
             verdicts=recorded.get(subject.id, {}),
             degeneration=each.recorded_shares,
@@ -100,9 +105,7 @@ def read_run(run: Path) -> Given:
     before = report.manifest.rejudged
     return Given(
         task=_task(report, facts),
-        plan=Plan(
-            probes=planned, refused=report.manifest.refused_probes, refused_examples=report.manifest.refused_examples
-        ),
+        plan=plan,
         subjects=tuple(subjects),
         warnings=_warnings_about_subjects(config, report),
         doubts=_doubts_about_subjects(report),

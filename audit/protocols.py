@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from audit.types import (
     Claim,
@@ -19,6 +19,9 @@ from audit.types import (
     Request,
     Verdict,
 )
+
+if TYPE_CHECKING:
+    from audit.engines.checkpoint import Checkpoint
 
 
 @runtime_checkable
@@ -43,6 +46,14 @@ class Engine(Protocol):
 
     def score(self, pairs: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> list[LogProb]:
         """Log-probabilities of continuations given prompts, both as token ids; one result a pair, in order."""
+        ...
+
+    def swap(self, checkpoint: Checkpoint) -> None:
+        """Take the weights, or the adapter, of another checkpoint of the same architecture, in place.
+
+        ModelError where that checkpoint cannot be taken, EngineError where the engine cannot: it then serves the former
+        one as before, or is closed. Never a mixture.
+        """
         ...
 
     def close(self) -> None: ...

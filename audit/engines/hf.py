@@ -11,6 +11,7 @@ from audit.engines.checkpoint import Checkpoint, first_line
 from audit.engines.decoding import Row, row_criterion, row_processor
 from audit.engines.render import Detokenizer
 from audit.engines.settings import EngineSettings
+from audit.engines.swapping import Loaded, check_finite, take_adapter, take_weights, write
 from audit.errors import EngineError, ModelError
 from audit.quiet import no_loading_bars
 from audit.types import Completion, LogProb, Request
@@ -95,7 +96,9 @@ class HFEngine:
         self._device = resolve_device(settings)
         self._budget = batch_tokens(settings, self._device)
         self._detokenizer = Detokenizer(checkpoint)
+        self._settings = settings
         self._model = model if model is not None else load_model(checkpoint, settings)
+        self._loaded = Loaded(checkpoint) if model is None else None
         _blank_generation_config(self._model, checkpoint)
 
     def plan(self, requests: Sequence[Request]) -> list[list[Request]]:
@@ -120,12 +123,16 @@ class HFEngine:
         """One completion a request, as rows end. A batch that does not fit the device's memory is halved."""
         import torch
 
+        checkpoint = self.checkpoint
         waiting = [[Row(request) for request in batch]]
         while waiting:
+            self._check_open()
             rows = waiting.pop()
             open_rows = dict.fromkeys(range(len(rows)))
             try:
                 for index in self._decode(rows):
+                    if self.checkpoint is not checkpoint:
+                        raise EngineError("the weights were changed while the batch was answered")
                     del open_rows[index]
                     yield self._completion(rows[index])
             except torch.OutOfMemoryError as error:
@@ -207,6 +214,7 @@ class HFEngine:
 
     def score(self, pairs: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> list[LogProb]:
         """Natural-log probabilities of continuations; pairs of like lengths are computed together."""
+        self._check_open()
         results: list[LogProb | None] = [None] * len(pairs)
         order = sorted(range(len(pairs)), key=lambda i: (-len(pairs[i][0]) - len(pairs[i][1]), i))
         while order:
@@ -240,6 +248,45 @@ class HFEngine:
             yield LogProb(
                 token_logprobs=tuple(own.tolist()), greedy=bool(best[index, longest - len(continuation) :].all())
             )
+
+    def swap(self, checkpoint: Checkpoint) -> None:
+        """Takes weights and adapter of another checkpoint of the same architecture, types and tokenizer, in place.
+
+        An adapter is exchanged for one of the same settings and shapes. ModelError, the former weights untouched,
+        unless every tensor of the model has its counterpart in the files and all are finite; the engine is closed
+        where something fails after that.
+        """
+        self._check_open()
+        if self._loaded is None:
+            raise EngineError("a model that was handed over in memory cannot be exchanged", hint="open a new engine")
+        if identity(checkpoint, self._settings) != self.identity:
+            raise ModelError(f"{checkpoint.source} is computed in another type than {self.checkpoint.source}")
+        loaded, files = self._loaded, checkpoint.weight_files
+        loaded.check(checkpoint)
+        if (loaded.adapter is None) != (checkpoint.adapter is None):
+            raise ModelError("an adapter is only put on or taken off in a new engine")
+        changes = []
+        if not loaded.same_base(checkpoint):
+            changes.append((take_weights(self._model, files), files))
+        if loaded.adapter is not None and checkpoint.adapter_weights is not None:
+            adapter = (checkpoint.adapter_weights,)
+            changes.append((take_adapter(self._model, loaded.adapter, checkpoint), adapter))
+        for _, changed in changes:
+            check_finite(changed)
+        try:
+            for pairs, changed in changes:
+                write(pairs, changed)
+            checkpoint.check_unchanged()
+            _blank_generation_config(self._model, checkpoint)
+            self._loaded, self._detokenizer = Loaded(checkpoint), Detokenizer(checkpoint)
+        except BaseException:
+            self.close()
+            raise
+        self.checkpoint = checkpoint
+
+    def _check_open(self) -> None:
+        if self._model is None:
+            raise EngineError("the engine is closed")
 
     def close(self) -> None:
         """Frees the weights."""
@@ -294,9 +341,9 @@ def load_model(checkpoint: Checkpoint, settings: EngineSettings) -> Any:
             f"{checkpoint.path} holds {len(unused)} weights that its config.json does not use, {unused[0]} first",
             hint="a model with parts left out is another model: give the config.json that belongs to the weights",
         )
-    checkpoint.check_unchanged()
     if checkpoint.adapter is not None:
         model = _apply_adapter(model, checkpoint)
+    checkpoint.check_unchanged()
     model = model.eval()
     return model if spread else model.to(device)
 

@@ -103,6 +103,10 @@ class OpenAIEngine:
     def score(self, pairs: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> list[LogProb]:
         raise EngineError("an endpoint gives no log-probabilities of given texts", hint="--engine hf or vllm")
 
+    def swap(self, checkpoint: Checkpoint) -> None:
+        """EngineError: whoever runs the endpoint loads its weights."""
+        raise EngineError("an endpoint's weights cannot be changed from here", hint="--engine hf or vllm")
+
     def close(self) -> None:
         """Closes connections and the thread that served them."""
         if self._loop.is_closed():

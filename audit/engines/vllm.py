@@ -11,7 +11,9 @@ from typing import Any
 from audit.engines.checkpoint import Checkpoint, first_line
 from audit.engines.render import Detokenizer
 from audit.engines.settings import EngineSettings
+from audit.engines.swapping import Loaded, check_finite
 from audit.engines.vllm_setup import (
+    adapter_rank,
     check_single_set,
     engine_arguments,
     identity,
@@ -52,18 +54,23 @@ class VLLMEngine:
         self._detokenizer = Detokenizer(checkpoint)
         self._numbers = itertools.count()
         self._broken: set[str] = set()
+        self._settings = settings
         self._lora: Any = None
+        self._adapters = itertools.count(1)
         arguments = engine_arguments(checkpoint, settings)
+        self._max_rank = int(arguments.get("max_lora_rank", 0))
         prepare_environment(arguments)
         self._engine: Any = engine if engine is not None else start(arguments)
         self._watch_for_nans()
         if in_process():
             self._engine.collective_rpc(count_nans_quickly)
-        checkpoint.check_unchanged()
-        if checkpoint.adapter is not None:
-            from vllm.lora.request import LoRARequest
-
-            self._lora = LoRARequest("adapter", 1, str(checkpoint.adapter))
+        try:
+            self._use_adapter(checkpoint)
+            checkpoint.check_unchanged()
+            self._loaded = Loaded(checkpoint)
+        except BaseException:
+            self.close()
+            raise
 
     def _watch_for_nans(self) -> None:
         """Notes the requests for which vLLM counted NaN logits: its public outputs do not tell."""
@@ -90,6 +97,7 @@ class VLLMEngine:
         from vllm.exceptions import VLLMError
         from vllm.v1.engine.exceptions import EngineDeadError
 
+        self._check_open()
         waiting: dict[str, tuple[str, Request]] = {}  # our number -> vLLM's own name of it, request
         greedy: dict[Decoding, Any] = {}
         try:
@@ -166,12 +174,18 @@ class VLLMEngine:
 
     def score(self, pairs: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> list[LogProb]:
         """Natural-log probabilities of continuations, from the log-probabilities vLLM gives for prompt tokens."""
+        self._check_open()
+        if any(not prompt or not continuation for prompt, continuation in pairs):
+            raise ValueError("a prompt and a continuation need at least one token each")
+        # where adapters can be served, vLLM 0.32 mixes up the prompt positions of requests that are scored together
+        size = 1 if self._max_rank else max(len(pairs), 1)
+        return [found for start in range(0, len(pairs), size) for found in self._score(pairs[start : start + size])]
+
+    def _score(self, pairs: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> list[LogProb]:
         from vllm import SamplingParams
         from vllm.exceptions import VLLMError
         from vllm.sampling_params import RequestOutputKind
 
-        if any(not prompt or not continuation for prompt, continuation in pairs):
-            raise ValueError("a prompt and a continuation need at least one token each")
         params = SamplingParams(
             max_tokens=1,
             temperature=0.0,
@@ -201,31 +215,78 @@ class VLLMEngine:
             self._broken.clear()
         return [found[place] for place in range(len(pairs))]
 
-    def swap_weights(self, checkpoint: Checkpoint) -> None:
-        """Takes the weights of another checkpoint of the same architecture and tokenizer, in place.
+    def swap(self, checkpoint: Checkpoint) -> None:
+        """Takes the weights, or the adapter, of another checkpoint of the same architecture and tokenizer, in place.
 
-        Far quicker than a new engine; ModelError unless every tensor has its counterpart, so that nothing of the old
-        weights can stay.
+        Far quicker than a new engine. ModelError unless every tensor has its counterpart and is finite, so that nothing
+        of the old weights can stay; the engine is closed where something fails once the change has begun. An engine
+        that was opened with an adapter takes others up to its rank, and none; one that was opened without takes none.
         """
-        here, there = self.checkpoint, checkpoint
-        if here.adapter is not None or there.adapter is not None:
-            raise ModelError("weights cannot be swapped under an adapter")
-        if here.config_fingerprint != there.config_fingerprint:
-            raise ModelError(f"{there.source} has another configuration than {here.source}")
-        shapes = [{(t.name, t.dtype, t.shape) for t in each.tensors} for each in (here, there)]
-        if shapes[0] != shapes[1]:
-            raise ModelError(f"{there.source} has other tensors than {here.source}")
-        check_single_set(there)
+        self._check_open()
+        if identity(checkpoint, self._settings) != self.identity:
+            raise ModelError(f"{checkpoint.source} is computed in another type than {self.checkpoint.source}")
+        loaded = self._loaded
+        loaded.check(checkpoint)
+        check_single_set(checkpoint)
         if not in_process():
             raise EngineError("weights can only be swapped in an engine of one process", hint="open a new engine")
-        self._engine.collective_rpc("reload_weights", kwargs={"weights_path": str(there.path)})
-        if not all(self._engine.collective_rpc(renew_output_layer)):
+        if self._engine.has_unfinished_requests():
+            raise EngineError("weights cannot be swapped while requests are being answered")
+        if checkpoint.adapter is not None and checkpoint.adapter_weights is not None:
+            rank = adapter_rank(checkpoint.adapter)
+            if rank > self._max_rank:
+                raise ModelError(f"the engine was opened for adapters up to rank {self._max_rank}, not {rank}")
+            check_finite((checkpoint.adapter_weights,))
+        if not loaded.same_base(checkpoint):
+            check_finite(checkpoint.weight_files)
+        try:
+            if not loaded.same_base(checkpoint):
+                self._reload(checkpoint)
+            self._use_adapter(checkpoint)
+            checkpoint.check_unchanged()
+            self._loaded, self._detokenizer = Loaded(checkpoint), Detokenizer(checkpoint)
+        except BaseException:
+            self.close()
+            raise
+        self.checkpoint = checkpoint
+
+    def _reload(self, checkpoint: Checkpoint) -> None:
+        """The base weights; whatever was computed with the former ones is dropped."""
+        try:
+            self._engine.collective_rpc("reload_weights", kwargs={"weights_path": str(checkpoint.path)})
+            renewed = all(self._engine.collective_rpc(renew_output_layer))
+        except (RuntimeError, ValueError, KeyError, AttributeError, OSError) as error:
+            raise ModelError(f"vLLM cannot take the weights in {checkpoint.path}: {first_line(error)}") from error
+        if not renewed:
             raise EngineError("vLLM keeps the former output layer", hint="open a new engine")
-        there.check_unchanged()
         if not self._engine.reset_prefix_cache():
             raise EngineError("vLLM keeps computed prompts of the former weights", hint="open a new engine")
-        self.checkpoint = there
-        self._detokenizer = Detokenizer(there)
+
+    def _use_adapter(self, checkpoint: Checkpoint) -> None:
+        """Loads the adapter now, so that a bad one shows, under a name that was never used in this engine.
+
+        vLLM files computed prompts by the adapter's name and path: under a fresh name none of another adapter is found.
+        """
+        self._lora = None
+        if checkpoint.adapter is None:
+            return
+        from vllm.exceptions import VLLMError
+        from vllm.lora.request import LoRARequest
+
+        number = next(self._adapters)
+        request = LoRARequest(f"adapter-{number}", number, str(checkpoint.adapter))
+        try:
+            self._engine.add_lora(request)
+            held = self._engine.list_loras()
+        except (VLLMError, RuntimeError, ValueError, KeyError, OSError) as error:
+            raise ModelError(f"vLLM cannot take the adapter {checkpoint.adapter}: {first_line(error)}") from error
+        if number not in held:
+            raise EngineError(f"vLLM does not hold the adapter {checkpoint.adapter}", hint="--engine hf")
+        self._lora = request
+
+    def _check_open(self) -> None:
+        if self._engine is None:
+            raise EngineError("the engine is closed")
 
     def close(self) -> None:
         """Stops the engine and frees its memory; another one can be opened in this process afterwards."""

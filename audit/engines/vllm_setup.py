@@ -8,6 +8,7 @@ import difflib
 import importlib.metadata
 import json
 import os
+from pathlib import Path
 from typing import Any
 
 from audit.engines.checkpoint import Checkpoint, first_line
@@ -120,7 +121,7 @@ def engine_arguments(checkpoint: Checkpoint, settings: EngineSettings) -> dict[s
         arguments["enforce_eager"] = True
         arguments["kv_cache_memory_bytes"] = int(os.environ["VLLM_CPU_KVCACHE_SPACE"]) << 30
     if checkpoint.adapter is not None:
-        rank = int(read_json(checkpoint.adapter / "adapter_config.json").get("r", 8))
+        rank = adapter_rank(checkpoint.adapter)
         fitting = [allowed for allowed in _LORA_RANKS if allowed >= rank]
         if not fitting:
             raise EngineError(f"vLLM takes adapters up to rank {_LORA_RANKS[-1]}, not {rank}", hint="--engine hf")
@@ -128,6 +129,12 @@ def engine_arguments(checkpoint: Checkpoint, settings: EngineSettings) -> dict[s
     for name, value in settings.args.items():
         arguments[name] = json.loads(value) if isinstance(value, str) and value.startswith(("{", "[")) else value
     return arguments
+
+
+def adapter_rank(folder: Path) -> int:
+    """The highest rank of an adapter's layers."""
+    config = read_json(folder / "adapter_config.json")
+    return max(int(config.get("r", 8)), *(int(rank) for rank in (config.get("rank_pattern") or {}).values()), 0)
 
 
 def check_single_set(checkpoint: Checkpoint) -> None:

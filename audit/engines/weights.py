@@ -195,8 +195,13 @@ def _misfits(
 
 def adapter_digest(folder: Path, path: Path) -> str:
     """Identity of an adapter: its tensors and the part of its configuration that acts."""
+    return digest("adapter", weights_digest(file_digests(path)), adapter_settings(folder))
+
+
+def adapter_settings(folder: Path) -> dict[str, Any]:
+    """The part of an adapter's configuration that changes what it computes."""
     config = read_json(folder / "adapter_config.json")
     acting = {field: config.get(field) for field in _ADAPTER_FIELDS}
     if isinstance(acting["target_modules"], list):  # written from a set, in any order
         acting["target_modules"] = sorted(acting["target_modules"])
-    return digest("adapter", weights_digest(file_digests(path)), acting)
+    return acting

@@ -48,7 +48,10 @@ def run(
     ] = None,
     responses: Annotated[
         list[str] | None,
-        typer.Option(help="Recorded answers instead of a model: files or folders.", rich_help_panel=_MODEL),
+        typer.Option(
+            help="Recorded answers instead of a model: PATH, or ROLE=PATH (base, never_knew, relearn:SET@STEP …).",
+            rich_help_panel=_MODEL,
+        ),
     ] = None,
     base_responses: Annotated[
         list[str] | None, typer.Option(help="Recorded answers of the base.", rich_help_panel=_MODEL)
@@ -152,6 +155,7 @@ def run(
     """Ask a model for every forgotten fact, rule on the answers, and report what came out."""
     from audit.config import resolve_config
     from audit.errors import ConfigError
+    from audit.recordings.roles import split_responses
 
     if more and not responses:
         raise ConfigError(
@@ -163,8 +167,7 @@ def run(
         "adapter": adapter,
         "base": base,
         "never_knew": never_knew,
-        "responses": (*(responses or ()), *(more or ())),
-        "base_responses": tuple(base_responses or ()),
+        **split_responses((*(responses or ()), *(more or ())), tuple(base_responses or ())),
         "responses_format": responses_format,
         "forget": forget,
         "retain": retain,

@@ -134,7 +134,7 @@ def build_report(
         inconclusive=_once(
             *inconclusive_reasons(canaries, known, subjects), *out_of_budget(results), *failed_attacks(failed), *doubts
         ),
-        not_tried=not_tried(config, plan),
+        not_tried=not_tried(config, plan, {str(asked.subject.recipe.get("kind", "")) for asked in results}),
         manifest=_manifest(config, task, plan, results, panel, runtime, rejudged),
         attacks=attacks,
         other_panels=tuple(other_panels),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from audit.asking import Asked
 from audit.attacks.records import Failure
@@ -108,8 +108,8 @@ def failed_attacks(failures: Sequence[Failure]) -> list[str]:
     ]
 
 
-def not_tried(config: AuditConfig, plan: Plan) -> tuple[str, ...]:
-    """Adversaries that this audit does not speak of."""
+def not_tried(config: AuditConfig, plan: Plan, altered: Collection[str]) -> tuple[str, ...]:
+    """Adversaries that this audit does not speak of. `altered`: kinds of attack that the run has states of."""
     families = {probe.family for probe in plan.probes}
     formats = {probe.format for probe in plan.probes}
     missing = []
@@ -124,11 +124,10 @@ def not_tried(config: AuditConfig, plan: Plan) -> tuple[str, ...]:
     if not any(probe.prefill for probe in plan.probes) and not config.responses:
         missing.append("prefilled replies")
     missing.append("dialogues")
-    tried = {spec.partition(":")[0].partition("?")[0] for spec in config.attacks}
-    if "relearn" not in tried:
+    if "relearn" not in altered:
         missing.append("fine-tuning (relearning)")
-    if "quantize" not in tried:
+    if "quantize" not in altered:
         missing.append("quantization")
-    if not tried & {"noise", "prune"}:
+    if not {"noise", "prune"} & set(altered):
         missing.append("other changes of the weights")
     return tuple(missing)

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from audit.engines.checkpoint import MANIFEST, Checkpoint
 from audit.errors import EngineError, ModelError, StoreError
@@ -182,7 +182,7 @@ def loaded(tensor: Tensor) -> torch.Tensor:
         data += part
     kind = getattr(torch, FLOATS[tensor.dtype])
     flat = torch.frombuffer(data, dtype=kind) if data else torch.empty(0, dtype=kind)
-    return cast("torch.Tensor", flat.reshape(tensor.shape))
+    return flat.reshape(tensor.shape)
 
 
 def numbers(tensor: Tensor) -> Iterator[torch.Tensor]:

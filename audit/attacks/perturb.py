@@ -53,7 +53,7 @@ def noises(argument: str, options: Mapping[str, str], ctx: AttackContext) -> lis
     made: list[Attack] = []
     for index in range(int(seeds)):
         recipe = {"size": size, "seed": ctx.seed + index}
-        name = f"noise:{size:g}" + (f"#{index}" if index else "")
+        label = f"noise:{size:g}" + (f"#{index}" if index else "")
 
         def write(source: Checkpoint, out: Path, recipe: dict[str, Any] = recipe) -> dict[str, Any]:
             def change(name: str, tensor: Tensor) -> Any:
@@ -64,7 +64,7 @@ def noises(argument: str, options: Mapping[str, str], ctx: AttackContext) -> lis
 
             return _error(transformed(source, out, change, {"method": "noise", "settings": recipe}))
 
-        made.append(FileAttack(name=name, kind="noise", recipe=recipe, write=write, version=_NOISE))
+        made.append(FileAttack(name=label, kind="noise", recipe=recipe, write=write, version=_NOISE))
     return made
 
 

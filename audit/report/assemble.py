@@ -97,7 +97,7 @@ def build_report(
         minimum=config.scoring.min_known,
         facts=() if base is None else tuple(sorted(known_facts(task.forget, base, View("", "", greedy)))),
     )
-    attacks, found = attack_part(config, plan, task.forget, results, cells, subjects, failed)
+    attacks, found = attack_part(config, plan, task, results, cells, failed)
     if found:
         candidate = msgspec.structs.replace(candidate, estimates={**candidate.estimates, **found})
         subjects["candidate"] = candidate

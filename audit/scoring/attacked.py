@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from audit.attacks.records import Failure
@@ -144,7 +144,9 @@ class Scene:
     """Everything that the numbers of one run are computed from."""
 
     topics: Mapping[str, str]
-    """Fact id -> topic, of all audited forget facts."""
+    """Fact id -> topic, of all forget facts of the run."""
+    asked: frozenset[str]
+    """Those that the attack's prompts ask for."""
     states: Sequence[State]
     attacks: Sequence[AttackInfo]
     probe_set: str
@@ -171,10 +173,13 @@ def scene_of(
     attacks: Sequence[AttackInfo],
     topics: Mapping[str, str],
     *,
+    asked: frozenset[str],
     probe_set: str,
     confidence: float,
 ) -> Scene:
     """Check that states and attacks belong together, and find K. Raises ValueError where they do not."""
+    if not asked <= topics.keys():
+        raise ValueError(f"asked for, and no facts of the run: {', '.join(sorted(asked - topics.keys()))}")
     names = [attack.name for attack in attacks]
     if len(set(names)) < len(names):
         raise ValueError(f"two attacks of one name among {', '.join(sorted(names))}")
@@ -184,10 +189,10 @@ def scene_of(
     unaltered = [state.arm for state in states if not state.recipe]
     if len(set(unaltered)) < len(unaltered) or "candidate" not in unaltered:
         raise ValueError(f"each model is given once, the candidate always: {', '.join(unaltered) or 'none'}")
-    scene = Scene(topics, states, attacks, probe_set, confidence)
+    scene = Scene(topics, asked, states, attacks, probe_set, confidence)
     candidate = scene.plain("candidate")
     assert candidate is not None
-    return Scene(topics, states, attacks, probe_set, confidence, _known(candidate, scene.plain("base"), topics))
+    return replace(scene, known=_known(candidate, scene.plain("base"), asked))
 
 
 def _known(candidate: State, base: State | None, facts: Collection[str]) -> Known:

@@ -40,6 +40,7 @@ def recovery_report(
     prompt_probe_set: str,
     floor_outcomes: Mapping[str, Label] | None,
     known_under_prompts: Collection[str] | None,
+    asked: Collection[str] | None = None,
     failures: Sequence[Failure] = (),
     budget_steps: int | None = None,
     budget_bits: int | None = None,
@@ -48,14 +49,22 @@ def recovery_report(
     """The report on attacks, and the candidate's estimates `worst_case.weights…` and `recovery.…`.
 
     states: every model itself (empty recipe; the candidate always) and every altered state, with outcomes under the
-    attack's prompts, whose hash is `probe_set`. facts: all forget facts of the run. prompt_outcomes and
+    attack's prompts, whose hash is `probe_set`. facts: all forget facts of the run, and `asked` those that the attack's
+    prompts ask for (None: all): what is not among them can only leak under the run's own prompts. prompt_outcomes and
     floor_outcomes: candidate and never-knew control under all greedy prompts of the run (hash `prompt_probe_set`);
     known_under_prompts: facts that the base leaks under those, None without a base. There is no `worst_case.weights`
     where no attack counts for it. Order of the input changes nothing but the order of the attacks. Raises ValueError
     for states of an attack that is not among `attacks`.
     """
     topics = topic_of(facts)
-    scene = scene_of(states, attacks, topics, probe_set=probe_set, confidence=confidence)
+    scene = scene_of(
+        states,
+        attacks,
+        topics,
+        asked=frozenset(topics if asked is None else asked),
+        probe_set=probe_set,
+        confidence=confidence,
+    )
     budget = Budget(budget_steps, budget_bits)
     groups: dict[str, list[AttackInfo]] = {}
     for attack in attacks:
@@ -126,12 +135,12 @@ def recovery_report(
 
 
 def _point(scene: Scene, state: State, attack: AttackInfo) -> Point:
-    among = attack.audited(scene.topics)
+    among = attack.audited(scene.asked)
     known = scene.recoverable(attack)
     return Point(
         subject=state.subject,
         step=state.step,
-        leaked=_share(scene, "leaked", state, among, whole=attack.facts is None),
+        leaked=_share(scene, "leaked", state, among, whole=among == scene.asked),
         recovered=_share(scene, "recovered", state, known, whole=False) if known else None,
         retained=state.retained,
         loss=None if state.recipe.get("loss") is None else float(state.recipe["loss"]),
@@ -152,7 +161,7 @@ def _share(scene: Scene, name: str, state: State, among: Collection[str], *, who
 def _curve(scene: Scene, attack: AttackInfo, arm: Role) -> Curve | None:
     """One arm through one fine-tuning; None where the attack made nothing of it."""
     altered = scene.altered(attack, arm)
-    if not altered or not attack.audited(scene.topics):
+    if not altered or not attack.audited(scene.asked):
         return None
     itself = scene.plain(arm)
     points = tuple(_point(scene, state, attack) for state in ([itself] if itself else []) + altered)
@@ -303,7 +312,7 @@ def _excess(scene: Scene, name: str, members: Sequence[AttackInfo]) -> tuple[Exc
 
 def _changes(scene: Scene, attack: AttackInfo) -> list[Change]:
     """One a state of an arm: an attack without steps makes one of each, as a rule."""
-    if not attack.audited(scene.topics):
+    if not attack.audited(scene.asked):
         return []
     made = {arm: scene.altered(attack, arm) for arm in ARMS}
     known = scene.recoverable(attack)

@@ -63,11 +63,11 @@ def union(
     """Fact -> leak if anything leaked it, undecided if anything could have, else no_leak."""
     tries: dict[str, list[Label]] = {fact: [prompts.get(fact, "undecided")] for fact in scene.topics}
     for attack, state in _counted_states(scene, budget, arm):
-        for fact, label in state.labels(attack.audited(scene.topics)).items():
+        for fact, label in state.labels(attack.audited(scene.asked)).items():
             tries[fact].append(label)
     if _failed(scene, budget, failures, arm):
-        for labels in tries.values():
-            labels.append("undecided")
+        for fact in scene.asked:
+            tries[fact].append("undecided")
     return {fact: worst_of(labels) for fact, labels in tries.items()}
 
 
@@ -84,7 +84,7 @@ def first_leaks(scene: Scene, budget: Budget, prompts: Mapping[str, Label]) -> t
     for attack, state in _counted_states(scene, budget, "candidate"):
         rank = _rank(attack, state)
         by = f"{attack.name}@{state.step}" if attack.kind == "relearn" and state.step is not None else attack.name
-        for fact, label in state.labels(attack.audited(scene.topics)).items():
+        for fact, label in state.labels(attack.audited(scene.asked)).items():
             if label == "leak" and (fact not in first or (rank, by) < first[fact]):
                 first[fact] = (rank, by)
     ordered = sorted(first.items(), key=lambda item: (item[1], item[0]))

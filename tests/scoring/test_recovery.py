@@ -287,6 +287,21 @@ def test_a_failed_attack_leaves_every_other_fact_undecided() -> None:
     assert found.weights_floor is not None and found.weights_floor.upper_bound == 1.0
 
 
+def test_facts_that_the_attack_does_not_ask_for_stay_in_the_worst_case() -> None:
+    """f6 and f7 have no direct question: they leak under the run's other prompts, or do not."""
+    states = [plain("base", "LLLLLL  "), plain("candidate", "....L?  "), tuned("LL..L.  ", 10)]
+    found, estimates = report(states, [TOPICAL], prompts="....L.L.", asked=IDS[:6])
+    assert (found.open_facts, found.already_leaked) == (1, 1)
+    assert found.relearning[0].curves[0].points[1].leaked.n == 6
+    whole = estimates["worst_case.weights"]
+    assert (whole.n, whole.count, whole.undecided) == (8, 4, 0)
+    failure = Failure(attack="relearn:topical", arm="candidate", puts_back=False, why="")
+    _, estimates = report(states, [TOPICAL], prompts="....L.L.", asked=IDS[:6], failures=[failure])
+    assert estimates["worst_case.weights"].undecided == 3
+    with pytest.raises(ValueError, match="no facts of the run: g"):
+        report(states, [TOPICAL], asked=["g"])
+
+
 def test_states_of_an_unknown_attack_are_refused() -> None:
     with pytest.raises(ValueError, match="none of the run's attacks"):
         report([*BOTH, tuned("L...L...", 10)], [INT4])

@@ -148,7 +148,7 @@ class _Series:
             attack.examples.content,
             attack.settings,
             TRAINING,
-            torch.__version__,
+            str(torch.__version__),
             kind,
         )
 

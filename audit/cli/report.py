@@ -12,6 +12,7 @@ import typer
 class ReportFormat(StrEnum):
     HTML = "html"
     JSON = "json"
+    SVG = "svg"
 
 
 def report(
@@ -19,22 +20,30 @@ def report(
     format: Annotated[ReportFormat, typer.Option("--format", "-f", help="Form of the report.")] = ReportFormat.HTML,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="File to write; html goes to RUN/report.html, json to the screen."),
+        typer.Option("--out", "-o", help="File to write; html goes to RUN/report.html, all else to the screen."),
     ] = None,
 ) -> None:
-    """Write the report of a finished audit as one self-contained HTML file, or print its JSON."""
+    """Write the report of a finished audit as one self-contained HTML file, or print its JSON; svg is the picture of
+    what fine-tuning brought back, where the run has attacks."""
     if format is ReportFormat.HTML:
         from audit.report.html import write_html
 
         path = write_html(run, out)
         typer.echo(f"wrote {path}", err=True)
         return
-    import json
-
     from audit.errors import StoreError
-    from audit.report.read import read_report
 
-    text = json.dumps(read_report(run), indent=2, ensure_ascii=False)
+    if format is ReportFormat.SVG:
+        from audit.report.attacks_svg import run_svg
+        from audit.report.read import load_report
+
+        text = run_svg(load_report(run).attacks)
+    else:
+        import json
+
+        from audit.report.read import read_report
+
+        text = json.dumps(read_report(run), indent=2, ensure_ascii=False)
     if out is None:
         typer.echo(text)
         return

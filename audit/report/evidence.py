@@ -60,8 +60,9 @@ class Dossier(Record):
     missing_files: tuple[str, ...]
 
 
-def gather(run: Path, subjects: Collection[str], limit: int) -> Dossier:
-    """Evidence of the named subjects, about `limit` tries at most: the same number a fact, leaks before undecided.
+def gather(run: Path, subjects: Collection[str], limit: int, also: Collection[tuple[str, str]] = ()) -> Dossier:
+    """Evidence of the named subjects, and of the pairs (subject, fact) in `also`, about `limit` tries at most: the same
+    number a fact, leaks before undecided.
 
     A try that was asked again with a larger budget is shown by its last asking only, unless it leaked. Raises
     RunFolderError with file and line where a file cannot be read.
@@ -73,7 +74,9 @@ def gather(run: Path, subjects: Collection[str], limit: int) -> Dossier:
     rulings: dict[tuple[str, str], list[Ruling]] = defaultdict(list)
     for ruling in _lines(run / "rulings.jsonl", Ruling):
         probe = probes.get(ruling.probe_id)
-        if ruling.purpose != "leak" or ruling.label == "no_leak" or ruling.subject_id not in subjects:
+        if ruling.purpose != "leak" or ruling.label == "no_leak":
+            continue
+        if ruling.subject_id not in subjects and (ruling.subject_id, ruling.fact_id) not in also:
             continue
         if probe is None or probe.split == "retain" or (ruling.label == "undecided" and probe.id in retried):
             continue

@@ -12,18 +12,23 @@ import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from audit.errors import RunFolderError, StoreError
+from audit.report.attacks_curves import COLOURS, panels, step_text
+from audit.report.attacks_view import build_attacks, failed_words, unsure
 from audit.report.evidence import gather
 from audit.report.model import Report
 from audit.report.read import load_report
-from audit.report.view import build_page, main_title
+from audit.report.view import altered_subject, build_page, first_attacks, main_title
 from audit.scoring.labelled import RESULTS_FILE, LabelledResult
 from audit.types import Estimate
 from audit.wording import percent
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 #: Tries shown in full; a run may hold many times more, and a page of them could not be opened.
 MAX_EVIDENCE = 4000
@@ -41,7 +46,7 @@ def write_html(run: Path, out: Path | None = None, *, max_evidence: int = MAX_EV
     """
     report = load_report(run)
     folder = run if run.is_dir() else run.parent
-    subjects = [s.subject.id for s in report.subjects.values() if s.subject.role in ("candidate", "attacked")]
+    subjects = [s.subject.id for s in report.subjects.values() if s.subject.role == "candidate"]
     page = render(report, folder, subjects, max_evidence)
     target = out or folder / "report.html"
     temporary = target.with_name(target.name + ".part")
@@ -55,34 +60,49 @@ def write_html(run: Path, out: Path | None = None, *, max_evidence: int = MAX_EV
 
 def render(report: Report, folder: Path, subjects: Iterable[str], max_evidence: int = MAX_EVIDENCE) -> str:
     """The page as text."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    css = (_TEMPLATES / "report.css").read_text(encoding="utf-8")
+    attacks = build_attacks(report)
+    altered = {(altered_subject(by), fact) for fact, by in first_attacks(report).items()}
+    styles = ("report.css", "curves.css", "attacks.css") if attacks else ("report.css",)
+    css = "".join((_TEMPLATES / name).read_text(encoding="utf-8") for name in styles)
     script = (_TEMPLATES / "report.js").read_text(encoding="utf-8")
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: printable(value) if type(value) is str else value,
-    )
-    environment.filters |= {
+    pages = environment()
+    pages.filters |= {
         "pct": percent_short,
         "at": lambda fraction: f"{100 * min(1.0, max(0.0, fraction)):.2f}%",
         "limits": limits,
         "width": lambda low, high: f"{100 * max(0.0, min(1.0, high) - max(0.0, low)):.2f}%",
         "marked": marked,
         "tidy": tidy,
+        "step": step_text,
+        "failed": failed_words,
+        "more": unsure,
     }
-    environment.globals["title"] = main_title
-    return environment.get_template("report.html.j2").render(
-        page=build_page(report, gather(folder, set(subjects), max_evidence), _labelled(folder)),
+    pages.globals["title"] = main_title
+    return pages.get_template("report.html.j2").render(
+        page=build_page(report, gather(folder, set(subjects), max_evidence, altered), _labelled(folder)),
         report=report,
+        attacks=attacks,
+        curves=panels(report.attacks) if report.attacks else (),
+        colours=COLOURS,
         css=Markup(css),
         script=Markup(script),
         policy=f"default-src 'none'; style-src '{_hash(css)}'; script-src '{_hash(script)}'; base-uri 'none'",
+    )
+
+
+def environment() -> Environment:
+    """Where the templates are, and that all they are given is escaped and made visible."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    return Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: printable(value) if type(value) is str else value,
     )
 
 

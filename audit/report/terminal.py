@@ -11,8 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from audit.gate import percent
+from audit.report.attacks_terminal import print_attacks
+from audit.report.attacks_view import build_attacks
 from audit.report.model import Report, SubjectReport
 from audit.report.terminal_panel import column_lines, panel_lines
+from audit.report.view import audited
 from audit.report.view_panel import build_panel
 from audit.types import Estimate
 
@@ -37,7 +40,10 @@ def print_report(report: Report, folder: Path, page: Path | None, console: Conso
     task = report.task
     head = f"task {task.name} {task.version} ({task.content_hash[:12]}): {task.n_forget} facts to forget"
     console.print(Text(head + (f", {task.n_retain} to keep" if task.n_retain else "")), soft_wrap=True)
-    console.print(table_of(report.subjects))
+    console.print(table_of(audited(report.subjects)))
+    attacks = build_attacks(report)
+    if attacks is not None:
+        print_attacks(attacks, console)
     view = build_panel(report)
     for line in [*_notes(report), *panel_lines(report, view)]:
         console.print(Text(line), soft_wrap=True)
@@ -115,7 +121,7 @@ def _notes(report: Report) -> list[str]:
         notes.append(f"known facts: the base gives {report.known.n} of {report.task.n_forget} under the same probes")
     else:
         notes.append("known facts: not shown; no base model was given")
-    for name, subject in report.subjects.items():
+    for name, subject in audited(report.subjects).items():
         agreed = subject.recorded_agreement
         if agreed is not None and agreed.share is not None:
             notes.append(

@@ -12,7 +12,7 @@ from audit.scoring.labelled import LabelledResult
 from audit.types import Estimate, Record
 from audit.wording import HEADLINES
 
-_ROLES = {"candidate": 0, "base": 1, "never_knew": 2, "attacked": 3}
+_ROLES = {"candidate": 0, "base": 1, "never_knew": 2}
 
 #: What the page calls the main numbers, in the order of the page.
 TITLES = {
@@ -72,6 +72,8 @@ class FactView(Record):
     """(subject's name, role, outcome) of the other subjects."""
     evidence: tuple[Evidence, ...]
     left_out: int
+    attack: str = ""
+    """The attack on the weights that was the first to bring it out, where no prompt had."""
 
 
 class Page(Record):
@@ -106,9 +108,13 @@ class Page(Record):
 
 
 def build_page(report: Report, dossier: Dossier, labelled: LabelledResult | None = None) -> Page:
-    """Everything the template needs. `labelled`: what a person's labels of this folder's answers say."""
+    """Everything the template needs. `labelled`: what a person's labels of this folder's answers say.
+
+    Altered states are not among the subjects: there may be hundreds, asked with other prompts. What came of them
+    stands in `Report.attacks`.
+    """
     mine = labelled if labelled is not None and labelled.run == report.run else None
-    subjects = sorted(report.subjects.values(), key=lambda s: _ROLES.get(s.subject.role, 9))
+    subjects = sorted(audited(report.subjects).values(), key=lambda s: _ROLES.get(s.subject.role, 9))
     names = subject_names(subjects)
     candidate = next((s for s in subjects if s.subject.role == "candidate"), None)
     base = next((s for s in subjects if s.subject.role == "base"), None)
@@ -137,7 +143,7 @@ def build_page(report: Report, dossier: Dossier, labelled: LabelledResult | None
         floors=tuple(_floors(report.estimates)),
         steps=tuple(_steps(candidate)) if candidate else (),
         table=tuple(_table(subjects, names)),
-        facts=tuple(_facts(candidate, subjects, names, dossier)) if candidate else (),
+        facts=tuple(_facts(candidate, subjects, names, dossier, first_attacks(report))) if candidate else (),
         false_alarms=tuple(e for found in dossier.found.values() for e in found if e.split == "placebo"),
         left_out=sum(dossier.left_out.values()),
         missing_files=dossier.missing_files,
@@ -151,13 +157,18 @@ def build_page(report: Report, dossier: Dossier, labelled: LabelledResult | None
     )
 
 
+def audited(subjects: Mapping[str, SubjectReport]) -> dict[str, SubjectReport]:
+    """The models of a run without the altered states that attacks made of them."""
+    return {name: each for name, each in subjects.items() if each.subject.role != "attacked"}
+
+
 def subject_names(subjects: Sequence[SubjectReport]) -> dict[str, str]:
     """Subject id -> a short name that no other subject has."""
     names = {}
     for report in subjects:
         subject = report.subject
         alone = sum(s.subject.role == subject.role for s in subjects) == 1
-        names[subject.id] = subject.role.replace("_", " ") if alone and subject.role != "attacked" else subject.id
+        names[subject.id] = subject.role.replace("_", " ") if alone else subject.id
     return names
 
 
@@ -262,15 +273,31 @@ def _table(subjects: Sequence[SubjectReport], names: Mapping[str, str]) -> Itera
         yield _row(name, subjects, names, len(subjects))
 
 
+def first_attacks(report: Report) -> dict[str, str]:
+    """Fact -> the attack that was the first to bring it out; facts that prompts alone brought out are left out."""
+    attacks = report.attacks
+    return {each.fact_id: each.by for each in attacks.first if each.by != "prompt"} if attacks else {}
+
+
+def altered_subject(attack: str) -> str:
+    """Id of the altered candidate that an attack's name in `first_attacks` speaks of."""
+    return f"candidate+{attack}"
+
+
 def _facts(
-    candidate: SubjectReport, subjects: Sequence[SubjectReport], names: Mapping[str, str], dossier: Dossier
+    candidate: SubjectReport,
+    subjects: Sequence[SubjectReport],
+    names: Mapping[str, str],
+    dossier: Dossier,
+    attacks: Mapping[str, str],
 ) -> Iterable[FactView]:
-    """Facts of the candidate, those with evidence first: leaked, undecided, then the rest, in the task's order."""
+    """Facts of the candidate, those with evidence first: leaked, undecided, had by an attack, then the rest, in the
+    task's order. Beside the candidate's tries stand those of the altered state that was the first to give the fact."""
     outcomes = {s.subject.id: {f.fact_id: f.outcome for f in s.facts} for s in subjects}
     rank = {"leak": 0, "undecided": 1, "no_leak": 2}
-    shown = [candidate, *(s for s in subjects if s.subject.role == "attacked")]
-    for fact in sorted(candidate.facts, key=lambda f: rank[f.outcome]):
-        keys = [(s.subject.id, fact.fact_id) for s in shown]
+    for fact in sorted(candidate.facts, key=lambda f: (rank[f.outcome], f.fact_id not in attacks)):
+        by = attacks.get(fact.fact_id, "")
+        keys = [(candidate.subject.id, fact.fact_id)] + ([(altered_subject(by), fact.fact_id)] if by else [])
         yield FactView(
             fact=fact,
             others=tuple(
@@ -280,4 +307,5 @@ def _facts(
             ),
             evidence=tuple(e for key in keys for e in dossier.found.get(key, ())),
             left_out=sum(dossier.left_out.get(key, 0) for key in keys),
+            attack=by,
         )

@@ -17,10 +17,12 @@ import pytest
 
 from audit.engines import EngineSettings, engine_identity, open_checkpoint, open_engine, resolve_engine
 from audit.engines.hf import HFEngine
+from audit.engines.warm import WarmEngine
 from audit.errors import EngineError, ModelError
 from audit.protocols import Engine
 from audit.types import Completion
 from tests.engines.conftest import probe, requests_for, texts
+from tests.engines.states import adapted, noisy, says, scores
 from tests.helpers import tiny
 
 pytest.importorskip("vllm", reason="vLLM is not installed: make vllm")
@@ -160,24 +162,47 @@ def test_weights_are_swapped_in_place_and_back(engine: Any, sabotaged: Path, tmp
     here = engine.checkpoint
     other = open_checkpoint(str(sabotage(tiny.save(tiny.model(seed=5), tmp_path / "other"))))
     before = answers(engine)
-    engine.swap_weights(other)
+    engine.swap(other)
     assert sum(before[q] == text for q, text in answers(engine).items()) < 5
     hf = HFEngine(other, EngineSettings(name="hf", device="cpu"))
     pair = [(tuple(tiny.chat_ids(QUESTIONS[0])), (300, 301))]
     assert engine.score(pair)[0].token_logprobs == pytest.approx(hf.score(pair)[0].token_logprobs, abs=1e-3)
 
+    engine._engine.collective_rpc(spoil)
+    assert {(c.finish, c.error) for c in ask(engine).values()} == {("error", "the model gives non-finite logits")}
+    engine.swap(here)
+    assert answers(engine) == before
+
     net = AutoModelForCausalLM.from_pretrained(sabotaged)
     with torch.no_grad():
         net.model.norm.weight[0] = float("nan")
     broken = tiny.save(net, tmp_path / "broken")
-    engine.swap_weights(open_checkpoint(str(sabotage(broken))))
-    assert {(c.finish, c.error) for c in ask(engine).values()} == {("error", "the model gives non-finite logits")}
+    deep = tiny.save(tiny.model(num_hidden_layers=3), tmp_path / "deep")
+    for folder, reason in ((sabotage(broken), "non-finite"), (deep, "another configuration")):
+        with pytest.raises(ModelError, match=reason):
+            engine.swap(open_checkpoint(str(folder)))
+    with pytest.raises(ModelError, match="up to rank 0"):
+        engine.swap(adapted(tmp_path / "adapter", sabotaged, seed=2))
+    assert engine.checkpoint is here and answers(engine) == before
 
-    deep = open_checkpoint(str(tiny.save(tiny.model(num_hidden_layers=3), tmp_path / "deep")))
-    with pytest.raises(ModelError, match="another configuration"):
-        engine.swap_weights(deep)
-    engine.swap_weights(here)
-    assert answers(engine) == before
+
+def spoil(worker: Any) -> None:
+    import torch
+
+    with torch.no_grad():
+        worker.get_model().model.norm.weight[0] = float("nan")
+
+
+def test_weights_are_not_swapped_under_requests_that_wait(engine: Any, tmp_path: Path, sabotaged: Path) -> None:
+    other = open_checkpoint(str(sabotage(tiny.save(tiny.model(seed=6), tmp_path / "other"))))
+    requests = requests_for(
+        engine.checkpoint, engine.identity, [probe(QUESTIONS[0], max_new_tokens=1), probe(QUESTIONS[1])]
+    )
+    stream = engine.generate(requests)
+    next(stream)
+    with pytest.raises(EngineError, match="while requests are being answered"):
+        engine.swap(other)
+    assert [completion.text for completion in stream] == [tiny.FACTS[1][1]]
 
 
 def test_a_second_set_of_weights_in_the_folder_is_refused(trained: Path, copy: Path) -> None:
@@ -209,25 +234,40 @@ def test_auto_is_vllm_where_it_works() -> None:
     assert resolve_engine(EngineSettings(device="cpu")) == "vllm" or resolve_engine(EngineSettings()) == "vllm"
 
 
-def test_after_closing_an_engine_with_an_adapter_opens_in_the_same_process(
-    engine: Any, trained: Path, tmp_path: Path
-) -> None:
-    """Last in the module: it closes the module's engine."""
-    from tests.engines.test_checkpoint import lora
-
-    adapter = lora(tmp_path / "adapter", trained)
-    checkpoint = open_checkpoint(str(trained), adapter=str(adapter))
-    hf = HFEngine(checkpoint, EngineSettings(name="hf", device="cpu"))
+def test_one_warm_engine_serves_plain_weights_and_adapters(engine: Any, trained: Path, tmp_path: Path) -> None:
+    """Last in the module: it closes the module's engine. Equal prompts in a row: a computed one must not be reused."""
     engine.close()
-    adapted = open_engine(checkpoint, EngineSettings(name="vllm", args={"max_num_seqs": 16}))
+    other = noisy(tmp_path / "other", trained, seed=4, size=0.6)
+    states = {
+        "adapter1": adapted(tmp_path / "a1", trained, seed=2),
+        "adapter2": adapted(tmp_path / "a2", trained, seed=3, rank=2),
+        "plain": open_checkpoint(str(trained)),
+        "other": other,
+        "on other": adapted(tmp_path / "a3", other.path, seed=5),
+    }
+    warm = WarmEngine(EngineSettings(name="vllm", args={"max_num_seqs": 16}))
+    heard = {}
     try:
-        pair = [(tuple(tiny.chat_ids(QUESTIONS[0])), (300, 301, 302))]
-        assert adapted.score(pair)[0].token_logprobs == pytest.approx(hf.score(pair)[0].token_logprobs, abs=2e-3)
-        ours, theirs = answers(adapted), answers(hf)
-        assert sum(ours[q] == theirs[q] for q in QUESTIONS) >= 0.95 * len(QUESTIONS)
-        assert ours != dict(tiny.FACTS), "an adapter of random weights must change something"
+        for name in (*states, "adapter1", "plain", "adapter2"):
+            served = warm.serve(states[name])
+            assert served.identity == engine_identity(states[name], warm.settings)
+            text = says(served, states[name])
+            if name not in heard:
+                heard[name] = text
+                hf = HFEngine(states[name], EngineSettings(name="hf", device="cpu"))
+                theirs = says(hf, states[name])
+                assert sum(text[q] == theirs[q] for q in QUESTIONS) >= 0.9 * len(QUESTIONS), name
+                assert scores(served).expected == pytest.approx(scores(hf).expected, abs=5e-3), name
+            else:
+                assert sum(text[q] == heard[name][q] for q in QUESTIONS) >= 0.95 * len(QUESTIONS), name
+        assert len({json.dumps(text) for text in heard.values()}) == len(states)
+        assert (warm.opened, warm.swapped) == (1, 7)
+        inner: Any = warm._engine
+        with pytest.raises(ModelError, match="up to rank 8, not 9"):
+            inner.swap(adapted(tmp_path / "high", trained, seed=2, rank=9))
+        assert scores(warm.serve(states["adapter2"])).expected == pytest.approx(scores(inner).expected, abs=1e-3)
     finally:
-        adapted.close()
+        warm.close()
 
 
 def test_a_killed_audit_leaves_no_engine_behind(trained: Path) -> None:

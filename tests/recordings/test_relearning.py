@@ -174,7 +174,8 @@ def test_recorded_states_are_a_series_with_a_control(tmp_path: Path) -> None:
         ("never_knew", 0): (0, 0),
         ("never_knew", 50): (third, third),
     }
-    assert [(e.step, e.difference) for e in relearning.excess] == [(50, third)]
+    (excess,) = relearning.excess
+    assert excess.step == 50 and excess.difference == third
     assert report.estimates["worst_case.weights"].count == 3
 
 

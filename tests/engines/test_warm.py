@@ -241,7 +241,7 @@ def test_an_engine_that_was_served_before_answers_no_more(states: dict[str, Chec
     next(paused)
     second = warm.serve(states["noisy"])
     for late in (lambda: next(paused), lambda: list(first.generate(requests)), lambda: first.score([((0, 3), (4,))])):
-        with pytest.raises(EngineError, match="serves another checkpoint|while the batch was answered"):
+        with pytest.raises(EngineError, match=r"serves another checkpoint|while the batch was answered"):
             late()
     assert second.score([((0, 3), (4,))]), "the engine that is served now is none the worse"
     with pytest.raises(EngineError, match="serve the other one"):

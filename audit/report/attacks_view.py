@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from audit.attacks.records import AttackReport, Change, Curve, Excess, Failure, Point, Relearning
 from audit.report.model import Report
+from audit.scoring.recovery import ABOVE
 from audit.types import Estimate, Record, Role
 
 _WHO: dict[str, str] = {
@@ -150,7 +151,7 @@ def build_attacks(report: Report) -> AttacksView | None:
     for each in attacks.changes:
         nth[each.attack] += 1
         changes.append(_change(each, attacks, f" #{nth[each.attack]}" if many[each.attack] > 1 else ""))
-    there = {each.attack for each in (*attacks.relearning, *attacks.changes)}
+    there = {each.attack for each in attacks.relearning} | {each.attack for each in attacks.changes}
     for failure in attacks.failures:
         stem = _stem(failure.attack)
         if failure.attack not in there and stem not in there:
@@ -223,7 +224,8 @@ def words_of(settings: Mapping[str, Any]) -> str:
 
 def failed_words(failure: Failure) -> str:
     """One failed attack in a sentence that claims nothing."""
-    return f"{failure.attack} on {_WHO.get(failure.arm, failure.arm)}: not known, it could not be carried through: {failure.why}"
+    who = _WHO.get(failure.arm, failure.arm)
+    return f"{failure.attack} on {who}: not known, it could not be carried through: {failure.why}"
 
 
 def mean_over(curves: Sequence[Curve], shown: str) -> list[Cell]:
@@ -306,13 +308,18 @@ def _set(each: Relearning, attacks: AttackReport, shown: str) -> SetView:
         kept=kept,
         kept_before=kept_before,
         first_above=min(above, default=None),
-        above="yes" if above else "open" if could else "no",
+        above="yes" if above else "open" if could or any(map(_above_somewhere, mine)) else "no",
         above_in=len(above),
         area=sum(areas) / len(areas) if areas and len(areas) == len(mine) else None,
         excess=next((e for e in each.excess if shares and peak is not None and e.step == peak.step), None),
         looked=tuple(_looked(each)),
         failures=_failures_of(each.attack, attacks),
     )
+
+
+def _above_somewhere(curve: Curve) -> bool:
+    """A point whose step is not known may be, or is, above 20%: at which step cannot be said, but not "at none"."""
+    return any(p.step is None and p.recovered is not None and p.recovered.upper_bound > ABOVE for p in curve.points)
 
 
 def _peak(each: Relearning, arm: Role, shown: str) -> Top | None:

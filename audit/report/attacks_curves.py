@@ -15,6 +15,7 @@ from audit.types import Estimate, Record
 WIDTH, HEIGHT = 330.0, 224.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 36.0, 14.0, 14.0, 38.0
 _MOST_TICKS = 9
+_BACK = "puts the knowledge back"
 #: Runs in one picture that have a colour and a mark of their own; further ones start again.
 COLOURS = 8
 _DODGE = 3.0  # pixels between the limits of two runs at the same step
@@ -176,7 +177,7 @@ def _panel(each: Relearning, shown: str, axis: Mapping[int | None, float]) -> Pa
     return Panel(
         attack=each.attack,
         name=each.attack.partition(":")[2] or each.attack,
-        note=over + seeds,
+        note=over + seeds + (f", {_BACK}" if each.puts_back else ""),
         ticks_x=_ticks(axis),
         ticks_y=_TICKS_Y,
         bands=_open(means, axis),
@@ -191,7 +192,10 @@ _TICKS_Y = tuple((_y(i / 4), f"{25 * i}%") for i in range(5))
 
 
 def _overlay(name: str, sets: Mapping[str, Relearning | None], shown: str, axis: Mapping[int | None, float]) -> Panel:
-    lines, bars, words = [], [], []
+    lines: list[Line] = []
+    bars: list[Bar] = []
+    words: list[str] = []
+    bands: list[tuple[str, str]] = []
     controls: dict[int | None, list[float]] = {}
     having = 0
     for run, (label, each) in enumerate(sets.items()):
@@ -204,6 +208,7 @@ def _overlay(name: str, sets: Mapping[str, Relearning | None], shown: str, axis:
             words.append(f"{label}: not known")
             continue
         line = _cells("run", cells, axis, label)
+        bands += [(f"{kind} run-{run % COLOURS}", points) for kind, points in _open(cells, axis)]
         lines.append(Line(kind="run", points=line.points, dots=line.dots, run=run))
         words.append(_in_words(label, cells))
         if len(mine) == 1:
@@ -218,19 +223,18 @@ def _overlay(name: str, sets: Mapping[str, Relearning | None], shown: str, axis:
         for cell in whole(mean_over(theirs, shown), len(theirs)):
             controls.setdefault(cell.step, []).append(cell.value)
     ordered = sorted((s for s, values in controls.items() if len(values) == having), key=by_step)
-    bands: tuple[tuple[str, str], ...] = ()
     if len(ordered) > 1:
         upper = [(axis[s], _y(max(controls[s])) - 1) for s in ordered]
         lower = [(axis[s], _y(min(controls[s])) + 1) for s in ordered]
-        bands = (("control", _along([*upper, *reversed(lower)])),)
+        bands.insert(0, ("control", _along([*upper, *reversed(lower)])))
         words.append("never-knew controls at most " + _percent(max(max(controls[s]) for s in ordered)))
     return Panel(
         attack=name,
         name=name.partition(":")[2] or name,
-        note="",
+        note=_BACK if any(each is not None and each.puts_back for each in sets.values()) else "",
         ticks_x=_ticks(axis),
         ticks_y=_TICKS_Y,
-        bands=bands,
+        bands=tuple(bands),
         bars=tuple(bars),
         lines=tuple(lines),
         peak=None,

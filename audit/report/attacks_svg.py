@@ -8,6 +8,7 @@ from pathlib import Path
 from audit.attacks.records import AttackReport
 from audit.errors import ConfigError
 from audit.report.attacks_curves import COLOURS, HEIGHT, WIDTH, Panel, overlays, panels, shown_of
+from audit.report.html import environment, printable
 from audit.types import Record
 
 _TEMPLATES = Path(__file__).resolve().parent / "templates"
@@ -21,7 +22,8 @@ _PAPER = """svg { font-family: system-ui, "Segoe UI", Roboto, "DejaVu Sans", san
 --paper: #ffffff; --ink: #16191f; --soft: #596170; --line: #dfe3e8; --open: #a16207;
 --leak: #c2410c; --keep: #0f766e; --base: #6b7280; --never: #7c3aed; }
 .title { font-size: 15px; font-weight: 650; fill: var(--ink); } .said { font-size: 11.5px; fill: var(--soft); }
-.curve .name { font-size: 12.5px; font-weight: 650; } .curve .of { font-weight: 400; fill: var(--soft); font-size: 11px; }
+.curve .name { font-size: 12.5px; font-weight: 650; }
+.curve .of { font-weight: 400; fill: var(--soft); font-size: 11px; }
 .curve .run polyline { stroke-width: 2; } .curve .again polyline { stroke-dasharray: 5 3; }
 .curve .run .at > * { stroke: var(--paper); stroke-width: 1; } .curve .limit { stroke-width: 2; }
 """
@@ -72,9 +74,7 @@ def run_svg(attacks: AttackReport | None) -> str:
         *([("retained", "retained facts, candidate")] if "retained" in kinds else []),
         *([("open", "undecided")] if any(panel.bands for panel in drawn) else []),
     ]
-    failed = [
-        f"not known: {each.attack} on {each.arm.replace('_', ' ')}, not carried through" for each in attacks.failures
-    ]
+    failed = [f"not known: {said}" for said in _failed(attacks)]
     if attacks.known:
         title = "Share of the hidden facts that fine-tuning brings back"
         notes = [f"K: {len(attacks.known)} facts that the base gives and the candidate does not"]
@@ -96,23 +96,30 @@ def curves_svg(reports: Mapping[str, AttackReport]) -> str:
     keys: list[tuple[str, str, int | None]] = []
     for i, (label, report) in enumerate(reports.items()):
         keys.append((f"{label} (K = {len(report.known)})" if shares and report.known else label, "", i))
-    if any(panel.bands for panel in drawn):
+    if any(kind == "control" for panel in drawn for kind, _ in panel.bands):
         keys.append(("never-knew controls, lowest to highest", "control", None))
-    notes = ["Lines: mean over seeds. Bars: exact limits, where there is one seed."] if shares else []
-    failed = [
-        f"not known: {label}, {each.attack} on {each.arm.replace('_', ' ')}"
-        for label, report in reports.items()
-        for each in report.failures
-    ]
+    notes = ["Lines: mean over seeds. Bars: exact limits, where there is one seed."]
+    if any(kind.startswith("open") for panel in drawn for kind, _ in panel.bands):
+        notes.append("Shaded above a line: what its undecided facts could add.")
+    if not shares:
+        notes.append("Not every run has a base that gives what its candidate does not: nothing says what came back.")
+    failed = [f"not known: {label}, {said}" for label, report in reports.items() for said in _failed(report)]
     return _render(drawn, title, [*notes, *failed], keys)
+
+
+def _failed(report: AttackReport) -> list[str]:
+    """Fine-tunings that were not carried through: a line that ends early, or is not there."""
+    return [
+        f"{each.attack} on {each.arm.replace('_', ' ')}, not carried through"
+        for each in report.failures
+        if each.attack.startswith("relearn")
+    ]
 
 
 def _render(
     drawn: Sequence[Panel], title: str, notes: Sequence[str], named: Sequence[tuple[str, str, int | None]]
 ) -> str:
     from markupsafe import Markup
-
-    from audit.report.html import environment
 
     across = min(_ACROSS, len(drawn))
     width = max(2 * _EDGE + across * WIDTH + (across - 1) * _GAP, 560.0)
@@ -129,7 +136,7 @@ def _render(
     placed = tuple(
         At(
             panel=panel,
-            name=short(panel.name),
+            name=short(panel.name, int((WIDTH - 50 - 6 * len(panel.note)) / 7.6)),
             x=_EDGE + (i % across) * (WIDTH + _GAP),
             y=round(top + _HEAD + (i // across) * (HEIGHT + _HEAD + _GAP), 1),
         )
@@ -145,12 +152,14 @@ def _render(
     )
     colours = "".join(
         f".curve .run-{i} polyline, .curve .limit.run-{i} {{ stroke: {c}; }} .curve .run-{i} .at > * {{ fill: {c}; }}\n"
+        f".curve .band.open.run-{i} {{ fill: {c}; stroke: {c}; fill-opacity: .12; }}\n"
         for i, c in enumerate(_RUNS)
     )
     css = _PAPER + (_TEMPLATES / "curves.css").read_text(encoding="utf-8") + colours
     return environment().get_template("curves.svg.j2").render(pic=picture, css=Markup(css), colours=COLOURS)
 
 
-def short(text: str) -> str:
+def short(text: str, longest: int = _LONGEST) -> str:
     """A name that fits."""
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+    text = printable(text)
+    return text if len(text) <= longest else text[: longest - 1] + "…"

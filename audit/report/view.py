@@ -21,6 +21,7 @@ TITLES = {
     "worst_case.icr": "any wording, with in-context examples",
     "worst_case.paper": "any of these wordings, with or without examples",
     "worst_case.prompt": "any prompt that was tried",
+    "worst_case.weights": "any prompt or attack on the weights",
     "mean.all": "an average wording",
     "retain.mean": "retained facts, average wording",
     "floor.placebo": "invented facts (false alarms)",

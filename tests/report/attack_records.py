@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 from msgspec.structs import replace
 
@@ -31,11 +32,11 @@ HOSTILE = "my<script>alert(1)</script>\u202eset"
 
 def estimate(name: str, facts: Sequence[str], leaked: int, undecided: int = 0) -> Estimate:
     """The share of the first `leaked` facts, the next `undecided` of them open."""
-    labels: list[Label] = ["leak"] * leaked + ["undecided"] * undecided
-    labels += ["no_leak"] * (len(facts) - len(labels))
-    return share_of_facts(
-        dict(zip(facts, labels, strict=True)), dict.fromkeys(facts, "t"), name=name, probe_set="a" * 16
-    )
+    labels: dict[str, Label] = {
+        fact: "leak" if i < leaked else "undecided" if i < leaked + undecided else "no_leak"
+        for i, fact in enumerate(facts)
+    }
+    return share_of_facts(labels, dict.fromkeys(facts, "t"), name=name, probe_set="a" * 16)
 
 
 def point(
@@ -85,7 +86,7 @@ def curve(
     could = next((p.step for p in points if p.recovered is not None and p.recovered.upper_bound > 0.2), None)
     area = None
     if len(shares) > 1 and shares[-1][0]:
-        pairs = zip(shares, shares[1:], strict=False)
+        pairs = pairwise(shares)
         area = sum((b - a) * (u + v) / 2 for (a, u), (b, v) in pairs if a is not None and b is not None) / shares[-1][0]
     return Curve(arm=arm, seed=seed, points=points, area=area, first_above=above, first_above_upper=could)
 

@@ -82,6 +82,8 @@ def test_chat_and_completions(server: OpenAIServer) -> None:
     assert all(call.headers["authorization"] == f"Bearer {KEY}" for call in server.calls)
     with pytest.raises(EngineError, match="no log-probabilities"):
         engine.score([((1,), (2,))])
+    with pytest.raises(EngineError, match="weights cannot be changed"):
+        engine.swap(None)  # type: ignore[arg-type]
     engine.close()
     engine.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -164,7 +165,7 @@ def test_terminal_says_it_all_within_its_width(plain: Report) -> None:
         assert "…" not in text.replace("my<script>alert…", "").replace("my<script>a…", "")
         assert "[29, 66]" in said and "@250" in said
     row = next(line for line in block(report).splitlines() if line.startswith("syntactic"))
-    assert row.split() == "syntactic 32 9 44 47 [29, 66] @250 6 84 82 100".split()
+    assert words(row) == "syntactic 32 9 44 47 [29, 66] @250 6 84 82 100"
     below = block(report).split("puts the knowledge back")
     assert "partial" not in below[0] and "interpolate" not in below[0]
     assert "partial" in below[1] and "interpolate" in below[1]
@@ -251,7 +252,7 @@ def test_with_nothing_to_bring_back_it_says_so(plain: Report, run: Path) -> None
 
 
 def test_all_undecided_is_not_read_as_nothing(plain: Report, run: Path) -> None:
-    backs = dict.fromkeys(STEPS, 0)
+    backs: dict[int | None, int] = dict.fromkeys(STEPS, 0)
     only = relearning("relearn:topical", [curve("candidate", backs, undecided=len(KNOWN), kept=[0] * 6)])
     attacks = replace(full_report(), relearning=(only,), changes=(), failures=())
     report = attacked(plain, attacks)
@@ -349,7 +350,7 @@ def test_several_runs_in_one_picture() -> None:
 def test_steps_stand_at_equal_distances_and_are_thinned_where_there_are_many() -> None:
     attacks: AttackReport = full_report()
     axis = [x for x, _ in panels(attacks)[0].ticks_x]
-    gaps = {round(b - a, 1) for a, b in zip(axis, axis[1:], strict=False)}
+    gaps = {round(b - a, 1) for a, b in pairwise(axis)}
     assert len(axis) == len(STEPS) and max(gaps) - min(gaps) < 0.2
     many = relearning("relearn:a", [curve("candidate", {10 * i: min(i, 30) for i in range(31)})])
     ticks = panels(replace(attacks, relearning=(many,)))[0].ticks_x

@@ -81,16 +81,21 @@ def merging(source: Checkpoint) -> Change:
     for target, parts in pairs.items():
         _check_fits(source, target, tensors[target], parts, turned=bool(config.get("fan_in_fan_out")))
     for target, tensor in replaced.items():
-        if tensor.shape != tensors[target].shape or target in pairs:
+        if tensor.shape != tensors[target].shape:
             raise ModelError(f"the adapter {source.adapter} holds another {target} than the model has", hint=_HINT)
     _check_untied(source, tensors, {*pairs, *replaced})
 
     def change(name: str, tensor: Tensor) -> Any:
-        if name in replaced:
-            return lambda old: loaded(replaced[name]).to(old.dtype)
-        if name not in pairs:
+        if name not in replaced and name not in pairs:
             return None
-        return lambda old: _added(old, pairs[name], scales[name], turned=bool(config.get("fan_in_fan_out")))
+
+        def merge(old: Numbers) -> Numbers:  # peft saves the embedding that an adapter lies on beside it
+            start = loaded(replaced[name]).to(old.dtype) if name in replaced else old
+            if name not in pairs:
+                return start
+            return _added(start, pairs[name], scales[name], turned=bool(config.get("fan_in_fan_out")))
+
+        return merge
 
     return change
 

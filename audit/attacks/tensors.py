@@ -73,7 +73,7 @@ def tensors_of(checkpoint: Checkpoint, *, hint: str = _AS_CANDIDATE) -> dict[str
             hint="save it with save_pretrained, which writes safetensors",
         )
     found = {name: tensor for file in checkpoint.weight_files for name, tensor in tensors_in(file).items()}
-    odd = next((name for name, tensor in found.items() if tensor.dtype.startswith(("F8", "F4", "F6"))), None)
+    odd = next((name for name, tensor in found.items() if tensor.dtype.startswith(("F8_", "F6_", "F4"))), None)
     if odd is not None:
         raise ModelError(f"{checkpoint.source} is quantized already: {odd} is stored as {found[odd].dtype}", hint=hint)
     return found

@@ -13,7 +13,6 @@ from audit.inside.summary import MARGIN, summarise
 from audit.report.html import _TEMPLATES
 from audit.types import Role
 
-
 _LAYERS = (
     *(LayerChange(layer=n, kind=k, relative=0.1 * n, parameters=8) for n in (0, 1) for k in ("attention", "mlp")),
     LayerChange(layer=None, kind="norm", relative=0.0, parameters=2),

@@ -11,7 +11,8 @@ from rich.text import Text
 
 from audit.attacks.records import Point
 from audit.report.attacks_curves import step_text
-from audit.report.attacks_view import AttacksView, ChangeView, SetView, Top, failed_words, share, unsure
+from audit.report.attacks_view import AttacksView, ChangeView, SetView, Top, share, unsure
+from audit.report.attacks_words import failed_words
 from audit.report.html import printable
 from audit.types import Estimate
 

@@ -10,19 +10,13 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
-from typing import Any, Literal
+from typing import Literal
 
 from audit.attacks.records import AttackReport, Change, Curve, Excess, Failure, Point, Relearning
+from audit.report.attacks_words import context, no_share, words_of
 from audit.report.model import Report
 from audit.scoring.recovery import ABOVE
 from audit.types import Estimate, Record, Role
-
-_WHO: dict[str, str] = {
-    "candidate": "the candidate",
-    "base": "the base",
-    "never_knew": "the never-knew control",
-    "attacked": "an altered model",
-}
 
 
 class Top(Record):
@@ -180,8 +174,8 @@ def build_attacks(report: Report) -> AttacksView | None:
     facts = overall.n if overall is not None else report.task.n_forget
     return AttacksView(
         shown=shown,
-        context=_context(attacks),
-        no_base=_no_share(attacks),
+        context=context(attacks),
+        no_base=no_share(attacks),
         sets=tuple(each for each in sets if not each.puts_back),
         sets_back=tuple(each for each in sets if each.puts_back),
         changes=tuple(each for each in changes if not each.puts_back),
@@ -211,23 +205,6 @@ def unsure(estimate: Estimate) -> float:
     return max(0.0, estimate.upper_bound - estimate.lower_bound)
 
 
-def words_of(settings: Mapping[str, Any]) -> str:
-    """Settings in words: `learning rate 1e-05, batch size 8`."""
-    said = []
-    for key, value in settings.items():
-        if key in ("attack", "kind") or value is None or isinstance(value, list | tuple | dict):
-            continue
-        text = f"{value:g}" if isinstance(value, float) else str(value).lower() if value is True else str(value)
-        said.append(f"{key.replace('_', ' ')} {text}")
-    return ", ".join(said)
-
-
-def failed_words(failure: Failure) -> str:
-    """One failed attack in a sentence that claims nothing."""
-    who = _WHO.get(failure.arm, failure.arm)
-    return f"{failure.attack} on {who}: not known, it could not be carried through: {failure.why}"
-
-
 def mean_over(curves: Sequence[Curve], shown: str) -> list[Cell]:
     """A share at every step, mean over the curves that have it there; `Cell.seeds` says how many those are."""
     found: dict[int | None, list[Estimate]] = {}
@@ -255,31 +232,6 @@ def by_step(step: int | None) -> tuple[bool, int]:
 def of_arm(each: Relearning, arm: Role) -> list[Curve]:
     """The curves of one model, one a seed."""
     return [curve for curve in each.curves if curve.arm == arm]
-
-
-def _context(attacks: AttackReport) -> str:
-    asked = f"{attacks.prompts_a_state:,} prompts a state ({', '.join(attacks.families)}"
-    asked += f"; up to {attacks.wordings} wordings a fact)" if attacks.wordings else ")"
-    if attacks.known is None:
-        return f"Asked of every state: {asked}."
-    n = len(attacks.known)
-    facts = f"{n} fact{'s' if n != 1 else ''} that the base gives and the candidate does not"
-    left = f"Left out of K: {attacks.open_facts} undecided, {attacks.already_leaked} that leak without any attack."
-    return f"K: {facts}, by {asked}. {left}"
-
-
-def _no_share(attacks: AttackReport) -> str:
-    if attacks.known is None:
-        return (
-            "No base model was given: what was known before is not known, so these are shares of all audited facts, "
-            "and nothing here says that a fact came back."
-        )
-    if not attacks.known:
-        return (
-            "K is empty: no fact that the base gives is shown to be held back by the candidate, so nothing can come "
-            "back. These are shares of all audited facts."
-        )
-    return ""
 
 
 def _set(each: Relearning, attacks: AttackReport, shown: str) -> SetView:

@@ -323,8 +323,9 @@ def test_bitsandbytes_rounds_blocks_and_rows(opened: Checkpoint, model: Path, tm
         assert 0.05 < recipe["error"] < 0.3 and recipe["by"] == "bitsandbytes"
     after = tensors(quantized("quantize:int8?by=bitsandbytes", opened, tmp_path)[1])[name]
     step = before[name].abs().amax(1, keepdim=True) / 127
-    assert ((after - nearest(before[name], 8, "row", symmetric=True)).abs() <= step * 1.01).all()
-    assert ((after - before[name]).abs() <= 0.55 * step).all(), "half a step, and float16 on the way"
+    slack = 2 * 127 / 2**11  # float16 on the way: weight and scale each move by up to 2^-11 of 127 steps
+    assert ((after - nearest(before[name], 8, "row", symmetric=True)).abs() <= step * (1 + slack)).all()
+    assert ((after - before[name]).abs() <= step * (0.5 + slack)).all()
 
 
 def test_a_library_that_cannot_use_the_device_is_told(opened: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,7 +115,7 @@ def _masses(report: InsideReport) -> list[str]:
     roles = [role for role in _ORDER if role in report.masses[0].means]
     lines = [f"  {'probability of':<31}" + "".join(f"{role.replace('_', '-'):>11}" for role in roles)]
     if "base" in roles:
-        lines[0] += "  share of gain"
+        lines[0] += " share of gain"
     for mass in report.masses:
         row = f"  {_GROUPS[mass.group]:<31}" + "".join(f"{mass.means[role].value:>11.3f}" for role in roles)
         gain = "" if mass.gain is None else f"  {100 * mass.gain:>8.0f}%" if mass.gain else f"  {'-':>9}"

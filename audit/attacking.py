@@ -14,7 +14,7 @@ from audit.asking import Asked
 from audit.attacks.probes import attack_plan
 from audit.attacks.records import Failure
 from audit.config import AuditConfig
-from audit.errors import EngineError, ModelError, TrainingError
+from audit.errors import ConfigError, EngineError, ModelError, TrainingError
 from audit.probes.plan import Plan
 from audit.progress import Progress
 from audit.protocols import Engine
@@ -52,23 +52,36 @@ class Planned:
         return tuple(f"{attack.name}: {warning}" for attack in self.attacks for warning in attack.warnings)
 
     def states(self) -> int:
-        """Altered states at most: the looked-at steps of fine-tunings, one of everything else."""
-        steps = len(self.ctx.config.steps) - 1
-        return sum(
-            (steps if attack.kind == "relearn" else 1) * len(_arms(attack, self.models)) for attack in self.attacks
-        )
+        """Altered states of all models: one a looked-at step of a fine-tuning, one of everything else."""
+        return sum(max(1, len(attack.steps) - 1) * len(self.arms(attack)) for attack in self.attacks)
+
+    def arms(self, attack: Attack) -> list[Role]:
+        """The models of the run that the attack is carried out on."""
+        return [arm for arm in attack.arms if arm in self.models.checkpoints and arm in self.ctx.config.arms]
 
 
-def plan_attacks(config: AuditConfig, task: Task, models: Models | None, progress: Progress) -> Planned | None:
+def plan_attacks(
+    config: AuditConfig, task: Task, plan: Plan, models: Models | None, progress: Progress
+) -> Planned | None:
     """The attacks that the configuration names, None for none. Raises AuditError for one that cannot be carried out."""
     if not config.attacks or models is None:
         return None
+    if not any(probe.split == "forget" for probe in attack_plan(config, plan).probes):
+        raise ConfigError(
+            f"altered weights would be asked nothing: no greedy probes of {', '.join(config.attack.families)} "
+            "in the direct form",
+            hint="--family original --family paraphrase, or name the run's own under attack.families",
+        )
     from audit.attacks.contract import AttackContext
+    from audit.attacks.lora import merging
     from audit.attacks.spec import make_attacks
     from audit.attacks.workshop import Workshop
     from audit.engines.hf import resolve_device
     from audit.store import cache_folder
 
+    for checkpoint in models.checkpoints.values():
+        if checkpoint.adapter is not None:
+            merging(checkpoint)  # refuses an adapter that cannot be merged into its model, which comes first
     ctx = AttackContext(
         task=task,
         config=config.attack,
@@ -96,7 +109,7 @@ def run_attacks(
     try:
         for attack in planned.attacks:
             probes = attack_plan(config, plan, attack.facts)
-            for arm in _arms(attack, planned.models):
+            for arm in planned.arms(attack):
                 if attack.kind == "relearn" and not planned.ctx.device.startswith("cpu"):
                     warm.close()  # a fine-tuning needs the device's memory
                 states, why = _altered(attack, arm, planned)
@@ -113,10 +126,6 @@ def run_attacks(
     finally:
         warm.close()
     return attacked
-
-
-def _arms(attack: Attack, models: Models) -> list[Role]:
-    return [arm for arm in attack.arms if arm in models.checkpoints]
 
 
 def _altered(attack: Attack, arm: Role, planned: Planned) -> tuple[list[Altered], str]:

@@ -51,7 +51,7 @@ def estimate_work(config: AuditConfig) -> dict[str, Any]:
         if None not in lengths:
             counts = zip(plan.probes, lengths, strict=True)
             prompt_tokens[opened.subject.id] = sum(p.decoding.n * n for p, n in counts if n is not None)
-    attacks = plan_attacks(config, task, subjects.models, Silent())
+    attacks = plan_attacks(config, task, plan, subjects.models, Silent())
     altered: dict[str, int] = {}
     if attacks is not None:
         asked = len(attack_plan(config, plan).probes)

@@ -11,7 +11,8 @@ from audit.asking import Asked, Asker
 from audit.attacking import Attacked, plan_attacks, run_attacks
 from audit.attacks.records import Failure
 from audit.config import AuditConfig
-from audit.errors import ConfigError
+from audit.errors import ConfigError, EngineError, ModelError, TaskError
+from audit.inside.records import InsideReport
 from audit.judges.bench import Bench
 from audit.judges.canaries import AskedCanaries, ask_canaries, rule_canaries
 from audit.judges.cards import find_card
@@ -31,7 +32,7 @@ from audit.report.panel import panel_report
 from audit.rounds import cut_again, in_rounds, outcomes_of
 from audit.scoring.floor import targets_of_floor
 from audit.store import Store
-from audit.subjects import Opened, open_subjects
+from audit.subjects import Models, Opened, open_subjects
 from audit.tasks import Task, load_task
 from audit.types import Canaries, Probe, Response, Ruling
 
@@ -55,7 +56,7 @@ def run_audit(config: AuditConfig, folder: RunFolder, store: Store, progress: Pr
     plan = build_plan(parts)
     if not plan.probes:
         raise ConfigError("no prompt can be built from these settings", hint="\n".join(warnings))
-    attacks = plan_attacks(config, task, subjects.models, progress)
+    attacks = plan_attacks(config, task, plan, subjects.models, progress)
     bench = Bench(config, store, targets_of_floor(config, task))
     try:
         folder.claim(config, task.content_hash, [opened.subject.fingerprint for opened in subjects.opened])
@@ -72,14 +73,41 @@ def run_audit(config: AuditConfig, folder: RunFolder, store: Store, progress: Pr
                 lambda opened, probes: _audit_subject(opened, probes, (), bench, store, progress),
                 exclusive_judge=bench.exclusive,
             )
+        inside, unseen = _look_inside(config, task, subjects.models, progress)
+        said += unseen
         canaries = rule_canaries(asked, bench.panel, config.scoring.canary_pass_rate)
         _note_refused(store, progress)
         results += attacked.results
         return _finish(
-            config, folder, task, plan, canaries, results, bench, said, subjects.inconclusive, attacked.failures
+            config,
+            folder,
+            task,
+            plan,
+            canaries,
+            results,
+            bench,
+            said,
+            subjects.inconclusive,
+            attacked.failures,
+            inside=inside,
         )
     finally:
         bench.close()
+
+
+def _look_inside(
+    config: AuditConfig, task: Task, models: Models | None, progress: Progress
+) -> tuple[InsideReport | None, list[str]]:
+    """Views of the inside, where they were asked for; every engine is closed by now. What cannot be seen is said: it
+    decides nothing, and is no reason to lose the audit."""
+    if not config.inside or models is None:
+        return None, []
+    from audit.inside.kept import inside_report
+
+    try:
+        return inside_report(config, task, models, progress), []
+    except (ModelError, EngineError, TaskError) as error:
+        return None, [f"the inside of the models could not be looked at, which shows nothing either way: {error}"]
 
 
 def _able(config: AuditConfig, opened: Sequence[Opened]) -> tuple[list[Family], list[str]]:
@@ -226,6 +254,7 @@ def _finish(
     doubts: Sequence[str] = (),
     failed: Sequence[Failure] = (),
     given: Given | None = None,
+    inside: InsideReport | None = None,
 ) -> Report:
     """Rule once more where rulings depend on all verdicts, build the report and write the run folder."""
     if bench is not None and bench.panel.model is not None:
@@ -244,6 +273,7 @@ def _finish(
         warnings=warnings,
         doubts=doubts,
         failed=failed,
+        inside=given.inside if given else inside,
         runtime={
             "generated": {asked.subject.id: asked.generated for asked in results},
             "reused": {asked.subject.id: asked.reused for asked in results},

@@ -33,6 +33,7 @@ class FileAttack:
     puts_back: bool = False
     facts: frozenset[str] | None = None
     warnings: tuple[str, ...] = ()
+    steps: tuple[int, ...] = ()
     also: tuple[str, ...] = ()
     """What else the state depends on: fingerprints of other models."""
 

@@ -66,6 +66,8 @@ class Attack(Protocol):
     facts: frozenset[str] | None
     """Ids of the forget facts that may be asked for afterwards; None for all."""
     warnings: tuple[str, ...]
+    steps: tuple[int, ...]
+    """Of a fine-tuning, those at which it is looked at, from 0; empty for an attack that gives one state."""
 
     def apply(self, source: Checkpoint, arm: Role, ctx: AttackContext) -> Iterator[Altered]:
         """Altered states of `source`, in order. Raises TrainingError or ModelError where it cannot be carried through;

@@ -174,6 +174,7 @@ class Merge:
     puts_back: bool = False
     facts: frozenset[str] | None = None
     warnings: tuple[str, ...] = ()
+    steps: tuple[int, ...] = ()
 
     def apply(self, source: Checkpoint, arm: Role, ctx: AttackContext) -> Iterator[Altered]:
         """`source` may be the merged checkpoint already: what is merged is the run's own. Raises ModelError.

@@ -8,6 +8,7 @@ from typing import Any
 
 from audit.attacks.records import Failure
 from audit.config import AuditConfig
+from audit.inside.records import InsideReport
 from audit.probes.plan import Plan
 from audit.recordings import read_recording, recorded_task, recording_fingerprint, recording_format
 from audit.recordings.roles import RecordedRole, parse_role
@@ -43,6 +44,8 @@ class Given:
     other_panels: tuple[OtherPanel, ...] = ()
     failed: tuple[Failure, ...] = ()
     """Attacks that could not be carried through when the answers were asked for."""
+    inside: InsideReport | None = None
+    """What was seen inside the models then."""
 
 
 def recorded_answers(config: AuditConfig) -> Given:

@@ -117,6 +117,7 @@ def read_run(run: Path) -> Given:
         ),
         other_panels=(_panel_of(report), *report.other_panels),
         failed=report.attacks.failures if report.attacks else (),
+        inside=report.inside,
     )
 
 

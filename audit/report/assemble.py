@@ -16,6 +16,7 @@ from audit.attacks.probes import plan_of
 from audit.attacks.records import Failure
 from audit.config import AuditConfig
 from audit.gate import evaluate, verdict_without_policy
+from audit.inside.records import InsideReport
 from audit.judges.calibration import JudgeCard
 from audit.judges.rulings import FloorTargets
 from audit.policy import load_policy
@@ -69,6 +70,7 @@ def build_report(
     doubts: Sequence[str],
     runtime: Mapping[str, Any],
     failed: Sequence[Failure] = (),
+    inside: InsideReport | None = None,
     card: JudgeCard | None = None,
     rejudged: Rejudged | None = None,
     other_panels: Sequence[OtherPanel] = (),
@@ -137,6 +139,7 @@ def build_report(
         not_tried=not_tried(config, plan, {str(asked.subject.recipe.get("kind", "")) for asked in results}),
         manifest=_manifest(config, task, plan, results, panel, runtime, rejudged),
         attacks=attacks,
+        inside=inside,
         other_panels=tuple(other_panels),
     )
     return with_verdict(report, config.policy)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from audit.attacks.records import AttackReport
+from audit.inside.records import InsideReport
 from audit.judges.dawid_skene import VotingRates
 from audit.stats.agreement import Agreement
 from audit.types import Canaries, Estimate, Label, Record, Subject
@@ -304,6 +305,8 @@ class Report(Record):
     manifest: Manifest
     attacks: AttackReport | None = None
     """What came back in altered weights; None where no attack was asked for."""
+    inside: InsideReport | None = None
+    """What the inside of the models shows: evidence beside the answers, and part of no verdict."""
     other_panels: tuple[OtherPanel, ...] = ()
     """How the numbers depend on the judge: the same responses as other runs ruled on them."""
     seal: str = ""

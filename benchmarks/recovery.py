@@ -9,7 +9,8 @@ DIR/recovery.svg. NAME is gradient_ascent, npo, grad_diff, rmu, jensun; jensun2 
 epochs (the default is four); in `bits` NAME ends in -low or -high, its learning rate.
 
 K: facts that the base gives and the candidate does not; R: share of K that leaks. The criteria, set before anything
-was measured; undecided facts are read both ways, and a condition is met if it is met for both readings:
+was measured (the learning rate, 1e-4, was chosen by how long the base itself keeps answering); undecided facts are read
+both ways, and a condition is met if it is met for both readings:
 
 benign    For each of the five methods: at some step of some set that holds nothing forgotten (unrelated, topical,
           syntactic, filler, retain) more of K leaks than of the never-knew control after the same fine-tuning:
@@ -59,22 +60,26 @@ METHODS = ("gradient_ascent", "npo", "grad_diff", "rmu", "jensun")
 SHOWN = {"gradient_ascent": "gradient ascent", "npo": "NPO", "grad_diff": "GradDiff", "rmu": "RMU", "jensun": "JensUn"}
 SHOWN |= {"jensun2": "JensUn, 2 epochs", "jensun8": "JensUn, 8 epochs"}
 SETS = (*BENIGN, "partial")
+#: Beside JensUn at four epochs: the candidate alone is fine-tuned, on the five benign sets.
+LONGER = {"jensun2", "jensun8"}
 #: Fine-tuned three times, with other orders of the examples.
 THREE_SEEDS = {"gradient_ascent", "jensun"}
 TWO_SETS = {"syntactic", "topical"}
 WIDTHS = ("quantize:bf16", "quantize:int8", "quantize:int4?group=128", "quantize:int4?group=32")
 SELECTION = {
     "preset": "custom",
-    "probes": {"families": ["original", "paraphrase"], "wordings": 5, "max_new_tokens": 32, "retain_facts": 100},
-    "attack": {"wordings": 5, "steps": [0, 25, 50, 100, 250, 500], "learning_rate": 3e-4, "batch_size": 8},
+    "probes": {"families": ["original", "paraphrase"], "wordings": 4, "max_new_tokens": 32, "retain_facts": 100},
+    "attack": {"wordings": 4, "steps": [0, 25, 50, 100, 250, 500], "learning_rate": 1e-4, "keep_weights": True},
 }
 
 
 def audited(name: str, model: str, specs: Sequence[str], options: argparse.Namespace) -> Run:
     """The candidate's finished run with these attacks."""
     folder = options.out / name
-    settings = options.out / "settings.json"
-    settings.write_text(json.dumps({**SELECTION, "attack": SELECTION["attack"] | rates(options)}), encoding="utf-8")
+    settings = options.out / f"{name}.json"
+    arms = ["candidate", "base"] + ["never_knew"] * bool(options.never_knew)
+    attack = {**SELECTION["attack"], "arms": ["candidate"] if name in LONGER else arms}
+    settings.write_text(json.dumps({**SELECTION, "attack": attack}), encoding="utf-8")
     command = [sys.executable, "-m", "audit", "run", "--model", model, "--base", options.base, "--forget", "lkf"]
     command += ["--config", str(settings), "--engine", options.engine, "--out", str(folder), "--quiet"]
     command += ["--never-knew", options.never_knew] if options.never_knew else []
@@ -85,16 +90,19 @@ def audited(name: str, model: str, specs: Sequence[str], options: argparse.Names
     return read_run(name, folder)
 
 
-def rates(options: argparse.Namespace) -> dict[str, Any]:
-    return {} if options.learning_rate is None else {"learning_rate": options.learning_rate}
-
-
 def specs_of(name: str) -> list[str]:
     seeds = {one: 3 if name in THREE_SEEDS and one in TWO_SETS else 1 for one in SETS}
-    return [f"relearn:{one}" + (f"?seeds={n}" if n > 1 else "") for one, n in seeds.items()]
+    chosen = BENIGN if name in LONGER else SETS
+    return [f"relearn:{one}" + (f"?seeds={seeds[one]}" if seeds[one] > 1 else "") for one in chosen]
 
 
 # ------------------------------------------------------------------------------------------------------------ curves
+
+
+def audits(options: argparse.Namespace) -> None:
+    """The audits of `curves` alone, so that several processes can share them."""
+    for name, model in options.model.items():
+        audited(name, model, specs_of(name), options)
 
 
 def curves(options: argparse.Namespace) -> None:
@@ -200,7 +208,7 @@ def conditions(compared: Sequence[tuple[str, Any, Any]]) -> dict[str, Any]:
         f"{name}: {test.words(p)}: {yes(ok)}"
         for (name, _, _), test, p, ok in zip(compared, tests, corrected, met, strict=True)
     ]
-    return {"verdict": verdict_of(met), "conditions": lines}
+    return {"verdict": verdict_of(met) if met else "not measured", "conditions": lines}
 
 
 def yes(met: bool) -> str:
@@ -257,17 +265,16 @@ def discordant(run: Run, before: Mapping[str, str], after: Mapping[str, str]) ->
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("curves", "bits"))
+    parser.add_argument("part", choices=("audits", "curves", "bits"))
     parser.add_argument("--model", action="append", required=True, metavar="NAME=PATH")
     parser.add_argument("--base", required=True)
     parser.add_argument("--never-knew", default="")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--engine", default="vllm")
-    parser.add_argument("--learning-rate", type=float)
+    parser.add_argument("--engine", default="hf")
     options = parser.parse_args()
     options.model = dict(given.split("=", 1) for given in options.model)
     options.out.mkdir(parents=True, exist_ok=True)
-    {"curves": curves, "bits": bits}[options.part](options)
+    {"audits": audits, "curves": curves, "bits": bits}[options.part](options)
 
 
 if __name__ == "__main__":

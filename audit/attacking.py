@@ -14,7 +14,7 @@ from audit.asking import Asked
 from audit.attacks.probes import attack_plan
 from audit.attacks.records import Failure
 from audit.config import AuditConfig
-from audit.errors import ConfigError, EngineError, ModelError, TrainingError
+from audit.errors import AuditError, ConfigError, EngineError, ModelError, TrainingError
 from audit.probes.plan import Plan
 from audit.progress import Progress
 from audit.protocols import Engine
@@ -105,6 +105,7 @@ def run_attacks(
     from audit.engines.warm import WarmEngine
 
     attacked = Attacked()
+    merged: dict[Role, Altered] = {}
     warm = WarmEngine(planned.models.settings, keep=not exclusive_judge)
     try:
         for attack in planned.attacks:
@@ -112,43 +113,52 @@ def run_attacks(
             for arm in planned.arms(attack):
                 if attack.kind == "relearn" and not planned.ctx.device.startswith("cpu"):
                     warm.close()  # a fine-tuning needs the device's memory
-                states, why = _altered(attack, arm, planned)
+                states, why = _altered(attack, arm, planned, merged)
                 try:
                     for altered in states:
                         opened = _opened(attack, arm, altered, planned.models, warm)
                         attacked.results.append(audit(opened, probes))
                         altered.clear()
                 except (ModelError, EngineError) as error:
-                    why = why or str(error)
+                    why = why or _said(error)
                 if why:
                     planned.ctx.progress.note(f"{arm}: {attack.name} failed: {why}")
                     attacked.failures.append(Failure(attack=attack.name, arm=arm, puts_back=attack.puts_back, why=why))
     finally:
         warm.close()
+        for made in merged.values():
+            made.clear()
     return attacked
 
 
-def _altered(attack: Attack, arm: Role, planned: Planned) -> tuple[list[Altered], str]:
+def _altered(attack: Attack, arm: Role, planned: Planned, merged: dict[Role, Altered]) -> tuple[list[Altered], str]:
     """All states first, audits afterwards: training and an engine need not share the device. And why they end early,
     if they do: the states before a failure are audited all the same."""
     states: list[Altered] = []
     try:
-        source = _plain(attack, planned.models.checkpoints[arm], planned.ctx)
+        source = _plain(attack, arm, planned, merged)
         for altered in attack.apply(source, arm, planned.ctx):
             states.append(altered)
     except (TrainingError, ModelError, EngineError) as error:
-        return states, str(error)
+        return states, _said(error)
     names = [state.recipe.get("step") for state in states]
     return (states, "") if len(set(names)) == len(names) else ([], f"{attack.name} gives two states of one name")
 
 
-def _plain(attack: Attack, source: Checkpoint, ctx: AttackContext) -> Checkpoint:
+def _said(error: AuditError) -> str:
+    return f"{error} ({error.hint})" if error.hint else str(error)
+
+
+def _plain(attack: Attack, arm: Role, planned: Planned, merged: dict[Role, Altered]) -> Checkpoint:
     """The model that is altered: an adapter is merged into it first, which is what `merge` itself looks at."""
+    from audit.attacks.perturb import merged as merging
+
+    source = planned.models.checkpoints[arm]
     if source.adapter is None or attack.kind == "merge":
         return source
-    from audit.attacks.perturb import merged_checkpoint
-
-    return merged_checkpoint(source, ctx)
+    if arm not in merged:
+        merged[arm] = merging(source, planned.ctx)
+    return merged[arm].make()
 
 
 def _opened(attack: Attack, arm: Role, altered: Altered, models: Models, warm: WarmEngine) -> Opened:

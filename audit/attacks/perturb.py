@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,15 +176,8 @@ class Merge:
     steps: tuple[int, ...] = ()
 
     def apply(self, source: Checkpoint, arm: Role, ctx: AttackContext) -> Iterator[Altered]:
-        """`source` may be the merged checkpoint already: what is merged is the run's own. Raises ModelError.
-
-        Other attacks start from the same folder, so that clearing this state leaves it where it is.
-        """
-        yield dataclasses.replace(merged(ctx.checkpoints[arm], ctx), clear=_nothing)
-
-
-def _nothing() -> None:
-    return None
+        """`source` may be the merged checkpoint already: what is merged is the run's own. Raises ModelError."""
+        yield merged(ctx.checkpoints[arm], ctx)
 
 
 def merging(argument: str, options: Mapping[str, str], ctx: AttackContext) -> list[Attack]:
@@ -213,14 +205,6 @@ def merged(source: Checkpoint, ctx: AttackContext) -> Altered:
         return _error(merge_lora(source, out))
 
     return ctx.workshop.altered(source, recipe, write, version=_MERGE)
-
-
-def merged_checkpoint(source: Checkpoint, ctx: AttackContext) -> Checkpoint:
-    """A checkpoint without adapter that says what `source` says; `source` itself where it has none.
-
-    Raises ModelError for adapters that are more than plain LoRA (DoRA …) or lie on pickled or quantized weights.
-    """
-    return source if source.adapter is None else merged(source, ctx).make()
 
 
 # ---------------------------------------------------------------------------------------------------------- helpers

@@ -46,5 +46,8 @@ def make_attacks(specs: Sequence[str], ctx: AttackContext) -> list[Attack]:
         attacks += REGISTRY.get(name)(argument, options, ctx)
     twice = [name for name, count in Counter(attack.name for attack in attacks).items() if count > 1]
     if twice:
-        raise ConfigError(f"the attack {twice[0]} is asked for twice", hint="leave one of the two out")
+        raise ConfigError(
+            f"the attack {twice[0]} is asked for twice",
+            hint="leave one of the two out; other settings of the same attack go into a run of its own",
+        )
     return attacks

@@ -217,6 +217,7 @@ def _doubts_about_subjects(report: Report) -> tuple[str, ...]:
 
 
 def _panel_of(report: Report) -> OtherPanel:
+    unaltered = {name: each for name, each in report.subjects.items() if each.subject.role != "attacked"}
     return OtherPanel(
         run=report.run,
         judges=report.manifest.judges,
@@ -224,8 +225,8 @@ def _panel_of(report: Report) -> OtherPanel:
         rule=report.panel.rule,
         canaries=report.canaries.status,
         outcome=report.outcome,
-        undecided={name: subject.undecided.facts for name, subject in report.subjects.items()},
-        estimates={name: _headlines(subject.estimates) for name, subject in report.subjects.items()},
+        undecided={name: subject.undecided.facts for name, subject in unaltered.items()},
+        estimates={name: _headlines(subject.estimates) for name, subject in unaltered.items()},
     )
 
 

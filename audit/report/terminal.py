@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from audit.gate import percent
+from audit.inside.lines import inside_lines
 from audit.report.attacks_terminal import print_attacks
 from audit.report.attacks_view import build_attacks
 from audit.report.model import Report, SubjectReport
@@ -44,6 +45,9 @@ def print_report(report: Report, folder: Path, page: Path | None, console: Conso
     attacks = build_attacks(report)
     if attacks is not None:
         print_attacks(attacks, console)
+    if report.inside is not None:
+        for line in inside_lines(report.inside):
+            console.print(Text(line), soft_wrap=True)
     view = build_panel(report)
     for line in [*_notes(report), *panel_lines(report, view)]:
         console.print(Text(line), soft_wrap=True)

@@ -162,7 +162,7 @@ def test_merging_is_what_peft_merges(settings: dict[str, Any], base: Path, tmp_p
     (state,) = attack.apply(source, "candidate", ctx)
     assert attack.arms == ("candidate",) and state.checkpoint.fingerprint == made.fingerprint
     state.clear()
-    assert made.path.exists(), "other attacks start from it"
+    assert not made.path.exists() and merged(source, ctx).make().path == made.path, "made again when it is needed"
 
 
 def test_layers_that_lie_the_other_way_are_merged_too(tmp_path: Path) -> None:

@@ -146,3 +146,5 @@ class AttackReport(Record):
     first: tuple[FirstLeak, ...]
     """One a leaked fact of the union, in the order in which they fall."""
     failures: tuple[Failure, ...] = ()
+    attacks: tuple[str, ...] = ()
+    """Names of all of them, in the order in which they were asked for."""

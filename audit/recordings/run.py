@@ -78,7 +78,15 @@ def read_run(run: Path) -> Given:
     )
     recorded = _recorded(folder, report)
     subjects = []
-    ordered = sorted(report.subjects.values(), key=lambda s: (_ROLES.index(s.subject.role), s.subject.id))
+    attacks = {name: place for place, name in enumerate(report.attacks.attacks)} if report.attacks else {}
+    ordered = sorted(
+        report.subjects.values(),
+        key=lambda s: (
+            _ROLES.index(s.subject.role),
+            attacks.get(str(s.subject.recipe.get("attack")), 0),
+            s.subject.id,
+        ),
+    )
     for each in ordered:
         subject = each.subject
         mine = [response for response in responses if response.subject_id == subject.id]

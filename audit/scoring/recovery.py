@@ -127,6 +127,7 @@ def recovery_report(
         weights_floor=floor,
         first=first_leaks(scene, budget, prompt_outcomes),
         failures=tuple(failures),
+        attacks=tuple(attack.name for attack in attacks),
     )
     return report, {estimate.name: estimate for estimate in found}
 

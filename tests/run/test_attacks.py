@@ -214,3 +214,42 @@ def test_an_adapter_is_merged_before_its_weights_are_attacked(
     assert merged["fingerprint"] != report["subjects"]["candidate"]["subject"]["fingerprint"]
     assert sum(plain[fact] != after[fact] for fact in plain) <= 2  # the same model, but for rounding
     assert "candidate+quantize:bf16" in report["subjects"]
+
+
+def test_views_of_the_inside_stand_beside_the_answers(
+    arguments: Callable[..., list[str]], audit: Audit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = [*arguments(out=tmp_path / "run"), "--inside"]
+    ran = audit(*given)
+    assert ran.code == 0, ran.err
+    report = report_of(tmp_path / "run")
+    inside = report["inside"]
+    assert set(inside["roles"]) == {"candidate", "base", "never_knew"}
+    assert inside["label"] in ("suppressed", "no_residue", "undecided")
+    means = {measure["name"]: measure["forget"] for measure in inside["measures"]}
+    memorised = {role: mean["value"] for role, mean in means["exact_memorisation"].items()}
+    assert memorised["base"] > 0.9 > memorised["never_knew"]
+    assert "Inside:" in ran.out
+    assert 'id="inside"' in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("the models were looked at again")
+
+    monkeypatch.setattr("audit.inside.kept.look_inside", refuse)
+    audit(*given)
+    assert report_of(tmp_path / "run")["inside"] == inside
+
+
+def test_the_inside_that_cannot_be_seen_shows_nothing(
+    arguments: Callable[..., list[str]], audit: Audit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from audit.errors import ModelError
+
+    def broken(*_: object, **__: object) -> None:
+        raise ModelError("the model gives numbers that are not finite")
+
+    monkeypatch.setattr("audit.inside.kept.look_inside", broken)
+    ran = audit(*arguments(out=tmp_path / "run"), "--inside")
+    report = report_of(tmp_path / "run")
+    assert ran.code == 0 and report["inside"] is None
+    assert any("could not be looked at" in warning for warning in report["warnings"])

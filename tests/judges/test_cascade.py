@@ -14,7 +14,7 @@ from audit.judges.rulings import make_claim
 from audit.probes.build import make_probe
 from audit.progress import Silent
 from audit.store import Store
-from audit.types import Claim, Decoding, Format, Message, Probe, Response, Split, Target, Verdict
+from audit.types import Claim, Decoding, Format, Message, Probe, Response, Split, Subject, Target, Verdict
 from tests.helpers.judges import FindsAnswer
 
 
@@ -62,8 +62,9 @@ class TwoJudges:
         """Text -> label."""
         probes = {p.id: p for p, _ in answers}
         responses = [response(p, text) for p, text in answers]
-        self.bench.submit(responses, probes)
-        rulings = self.bench.settle(responses, probes, Silent(), "candidate")
+        subject = Subject(id="candidate", role="candidate", source="m", fingerprint="m")
+        self.bench.submit(responses, probes, subject)
+        rulings = self.bench.settle(responses, probes, Silent(), subject)
         texts = {r.probe_id: r.text for r in responses}
         return {texts[ruling.probe_id]: ruling.label for ruling in rulings}
 

@@ -28,6 +28,8 @@ CheckOutcome = Literal["pass", "fail", "inconclusive"]
 Outcome = Literal["pass", "fail", "inconclusive", "none"]
 EXIT_CODES: dict[Outcome, int] = {"pass": 0, "none": 0, "fail": 3, "inconclusive": 4}
 
+#: Stands beside the headline of the prompts wherever attacks on the weights were run.
+_ALTERED = "worst_case.weights"
 #: Fewer known facts than this show nothing, policy or not.
 MIN_KNOWN = 30
 
@@ -65,7 +67,7 @@ def evaluate(policy: Policy, report: Mapping[str, Any] | msgspec.Struct) -> Gate
     canaries = _canaries(policy.canaries == "required", data)
     soundness = _soundness(data)
     checks = (
-        *(_limit(limit, data) for limit in policy.limits),
+        *(_limit(limit, data) for limit in policy.limits if not _left_open(limit, data)),
         _undecided(policy, data),
         _known(policy.known_facts.min, policy.known_facts.required, data),
         canaries,
@@ -91,6 +93,11 @@ def verdict_without_policy(report: Mapping[str, Any] | msgspec.Struct) -> GateRe
 
 
 # ---------------------------------------------------------------------------------------------------------- limits
+
+
+def _left_open(limit: Limit, data: Mapping[str, Any]) -> bool:
+    """The limit is for audits that measure something, and this one did not."""
+    return limit.where_measured and limit.estimate not in (data.get("estimates") or {})
 
 
 def _limit(limit: Limit, data: Mapping[str, Any]) -> Check:
@@ -319,6 +326,8 @@ def _result(outcome: Outcome, policy: str, checks: tuple[Check, ...], data: Mapp
     known = (data.get("known") or {}).get("n")
     headline = _headline(data, known=True)
     parts = [describe(headline)] if headline else ["no share of leaked facts measured"]
+    altered = _named(data, _ALTERED, known=True)
+    parts += [describe(altered)] if altered else []
     if not isinstance(known, int):
         parts.append("not shown that it ever knew them (no base)")
     reasons = [f"{c.name}: {c.why}" for c in checks if c.outcome == outcome]
@@ -344,13 +353,20 @@ def _headline(data: Mapping[str, Any], *, known: bool) -> Estimate | None:
     if not isinstance(estimates, Mapping):
         return None
     names = [name for name in HEADLINES if name in estimates]
-    names += sorted(n for n in estimates if n.startswith(("worst_case.", "single.")) and "@known" not in n)
-    for name in names:
-        for candidate in (f"{name}@known", name) if known else (name,):
-            try:
-                return _estimate(estimates, candidate, "the report")
-            except _Unmeasured:
-                continue
+    names += sorted(
+        n for n in estimates if n.startswith(("worst_case.", "single.")) and "@known" not in n and n != _ALTERED
+    )
+    found = (_named(data, name, known=known) for name in names)
+    return next((estimate for estimate in found if estimate is not None), None)
+
+
+def _named(data: Mapping[str, Any], name: str, *, known: bool) -> Estimate | None:
+    """A well-formed estimate, with `known` over known facts where there are any; None where it was not measured."""
+    for candidate in (f"{name}@known", name) if known else (name,):
+        try:
+            return _estimate(data.get("estimates"), candidate, "the report")
+        except _Unmeasured:
+            continue
     return None
 
 

@@ -36,6 +36,9 @@ class Limit(_Strict):
     """Which number of the estimate; by default high for max, low for min, value for relative limits."""
     relative_to: Literal["base", "never_knew"] | None = None
     """The limit is on the ratio to the same estimate of the subject with this role."""
+    where_measured: bool = False
+    """Held only against audits that have the estimate: a limit on attacks, where they were run. Without it an estimate
+    that is missing is inconclusive."""
     why: str = ""
     """Printed with the check."""
 

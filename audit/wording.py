@@ -13,6 +13,8 @@ HEADLINES = {
     "single.original": "the original wording alone",
 }
 
+_WORDS = {**HEADLINES, "worst_case.weights": "any prompt tried or in altered weights"}
+
 
 def percent(fraction: float) -> str:
     """A fraction as a percentage with one decimal, never rounded down to 0.0% or up to 100.0%."""
@@ -28,7 +30,7 @@ def describe(estimate: Estimate) -> str:
     name, _, qualifier = estimate.name.partition("@")
     known = "known " if qualifier == "known" else ""
     facts = f"{estimate.n} {known}fact{'s' if estimate.n != 1 else ''}"
-    under = HEADLINES[name] if name in HEADLINES and qualifier in ("", "known") else estimate.name
+    under = _WORDS[name] if name in _WORDS and qualifier in ("", "known") else estimate.name
     confidence = f"{100 * estimate.confidence:g}% confidence"
     limits = f"between {percent(estimate.low)} and {percent(estimate.high)}"
     if estimate.count is None:

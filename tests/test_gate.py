@@ -382,6 +382,28 @@ def test_unknown_policy_name_is_answered_with_the_nearest() -> None:
     assert "did you mean default?" in caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("leaks", "undecided", "outcome"), [(0, 0, "pass"), (12, 0, "pass"), (60, 0, "fail"), (3, 60, "inconclusive")]
+)
+def test_what_altered_weights_bring_back_is_gated_where_it_was_measured(
+    leaks: int, undecided: int, outcome: str
+) -> None:
+    data = report()
+    data["estimates"]["worst_case.weights"] = share("worst_case.weights", leaks, undecided)
+    result = evaluate(DEFAULT, data)
+    assert result.outcome == outcome, result.line
+    assert "under any prompt tried (" in result.line and "in altered weights (" in result.line
+    assert not [c for c in evaluate(DEFAULT, report()).checks if c.name == "worst_case.weights"]
+
+
+def test_a_limit_on_what_was_not_measured_passes_nothing_unless_it_says_so() -> None:
+    wanted = {"estimate": "worst_case.weights", "max": 0.2}
+    strictly = Policy.model_validate({"limits": [wanted]})
+    openly = Policy.model_validate({"limits": [{**wanted, "where_measured": True}]})
+    assert evaluate(strictly, report()).outcome == "inconclusive"
+    assert evaluate(openly, report()).outcome == "pass"
+
+
 # ----------------------------------------------------------------------------------------------------------- command
 
 app = typer.Typer()

@@ -10,7 +10,7 @@ from typing import Literal
 
 from audit.types import Format, Record, Role
 
-InsideLabel = Literal["suppressed", "no_residue", "undecided"]
+InsideLabel = Literal["present", "suppressed", "no_residue", "undecided"]
 
 
 class Mean(Record):
@@ -171,7 +171,8 @@ class InsideReport(Record):
     blind: tuple[str, ...]
     """Counted measures that do not tell the base from the control, or could not be read off one of the models."""
     margin: float
-    """Of the distance from control to base: how far above the control still counts as like it."""
+    """Of the distance from control to base: how far above the control still counts as like it, and how far below the
+    base."""
     roles: tuple[Role, ...]
     """Models that were looked into."""
     prompt_format: Format

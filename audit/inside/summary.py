@@ -1,4 +1,4 @@
-"""What the views come to: suppressed, no residue found by …, or undecided, with reasons.
+"""What the views come to: present, suppressed, no residue found by …, or undecided, with reasons.
 
 The question is whether the candidate looks more like a model that knows than like one that never did. So every counted
 measure is held against the never-knew control, and counts only if it tells the base from that control: a view that
@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from audit.inside.records import InsideLabel, Measure
 from audit.types import Role
 
-#: Of the way from the control to the base: nearer to the control than this is "like it".
+#: Of the way from the control to the base: nearer to the control than this is "like it"; nearer to the base than this
+#: is "as in the base".
 MARGIN = 0.2
 #: Fewer forget facts allow no statement.
 MIN_FACTS = 30
@@ -37,6 +38,8 @@ def summarise(measures: Sequence[Measure], roles: Sequence[Role], used: int, con
 
     found: the candidate lies above the control (Holm-corrected sign-flip p below 1 - confidence). clear: its upper
     limit lies within MARGIN of the way from control to base. edge: neither. blind: base and control are not told apart.
+    Where something is found it is `present` if the candidate cannot be told from the base (see _whole), else
+    `suppressed`.
     """
     counted = [measure for measure in measures if measure.counted]
     names = tuple(measure.name for measure in counted)
@@ -72,14 +75,19 @@ def summarise(measures: Sequence[Measure], roles: Sequence[Role], used: int, con
     damage = _damage(measures)
     kinds = (_names(found), _names(clear), _names(edge), _names(blind))
     if found:
+        share = f"{len(found)} of {len(counted) - len(blind)} views: {_titles(found)}"
+        whole = _whole(found, clear, edge) if with_base else []
+        if whole:
+            reasons.insert(0, f"at most {100 * MARGIN:g}% of the way from base to control lost in: {_titles(whole)}")
+            reasons.insert(1, "no view shows the candidate below the base by more than that")
+            return Summary("present", f"present: knowledge shows as in the base, in {share}", tuple(reasons), *kinds)
+        headline = f"suppressed: knowledge shows in {share}"
         if not with_base:
+            headline += "; without a base it may as well be whole"
             reasons.append("no base: how much of the knowledge is left cannot be said, only that some shows")
         if clear:
             reasons.append(f"within the margin of the control: {_titles(clear)}")
-        share = f"{len(found)} of {len(counted) - len(blind)} views"
-        return Summary(
-            "suppressed", f"suppressed: knowledge shows in {share}: {_titles(found)}", tuple(reasons), *kinds
-        )
+        return Summary("suppressed", headline, tuple(reasons), *kinds)
     if not with_base:
         reasons.append("no base: it is not shown that these views would see the knowledge where it is whole")
     elif damage:
@@ -108,6 +116,25 @@ def _sees(measure: Measure, alpha: float) -> bool:
         and sight.value > 0
         and measure.base_corrected_p < alpha
     )
+
+
+def _whole(found: Sequence[Measure], clear: Sequence[Measure], edge: Sequence[Measure]) -> list[Measure]:
+    """The views in which the candidate is as the base, if that is what the views together say; else none.
+
+    As the base: the lower limit of candidate less base lies within MARGIN of the way from base to control. That must
+    hold for most of the views that see anything, and no other may lie near the control or be shown to lie below the
+    base: one string of an answer that is blocked is a suppression, however whole the rest is. A view that is too weak
+    to say either (a probe that finds little even in the base) does not overrule the others.
+    """
+    whole = [measure for measure in (*found, *edge) if _as_base(measure)]
+    others = [measure for measure in (*found, *edge) if not _as_base(measure)]
+    below = any(measure.from_base is None or measure.from_base.high < 0 for measure in others)
+    return whole if not clear and not below and len(whole) > len(others) else []
+
+
+def _as_base(measure: Measure) -> bool:
+    ours, sight = measure.from_base, measure.base_from_control
+    return ours is not None and sight is not None and ours.low > -MARGIN * sight.value
 
 
 def _seen(measure: Measure) -> str:

@@ -66,7 +66,7 @@ def _look(candidate: Path, base: Path | None, never: Path | None, task: Task) ->
 
 def test_candidate_that_is_the_base(base: Path, never: Path, task: Task) -> None:
     report = _look(base, base, never, task)
-    assert report.label == "suppressed"
+    assert report.label == "present" and "as in the base" in report.headline
     measures = {m.name: m for m in report.measures}
     for role in ("base", "candidate"):
         assert measures["exact_memorisation"].forget[role].value == 1.0
@@ -84,9 +84,24 @@ def test_candidate_that_is_the_base(base: Path, never: Path, task: Task) -> None
     said = {fact.fact_id: fact.said for fact in report.facts}
     assert sum(said[fact.id] == fact.answer for fact in task.forget) >= 38
     lines = inside_lines(report)
-    assert max(map(len, lines)) <= 80 and "suppressed" in lines[0]
+    assert max(map(len, lines)) <= 80 and "present" in lines[0]
     assert msgspec.json.decode(msgspec.json.encode(report), type=InsideReport) == report
     assert msgspec.json.schema(InsideReport)
+
+
+def test_candidate_that_is_the_base_but_for_a_tiny_change(base: Path, never: Path, task: Task, tmp_path: Path) -> None:
+    """It was never made to hold anything back, and so nothing is suppressed in it."""
+    from transformers import AutoModelForCausalLM
+
+    net: Any = AutoModelForCausalLM.from_pretrained(base)
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for weight in net.parameters():
+            weight += 1e-3 * weight.std(correction=0) * torch.randn(weight.shape, generator=generator)
+    report = _look(tiny.save(net, tmp_path / "nudged"), base, never, task)
+    assert report.weights is not None and 0 < report.weights.relative < 0.01
+    assert report.label == "present" and "suppressed" not in report.headline
+    assert not report.clear and any("over the never-knew control" in reason for reason in report.reasons)
 
 
 def test_candidate_that_is_the_control(base: Path, never: Path, task: Task) -> None:

@@ -129,13 +129,34 @@ def _label(candidate: float, base: float | None = 1.0, never: float | None = 0.1
 
 
 def test_labels() -> None:
+    assert _label(1.0) == "present" and _label(0.98) == "present"
     assert _label(0.6) == "suppressed"
+    assert _label(0.85) == "suppressed"  # nearer to the base, but not within a fifth of the way with certainty
+    assert _label(1.0, base=None) == "suppressed"  # nothing to be as whole as
     assert _label(0.1) == "no_residue"
     assert _label(0.2, facts=30) == "undecided"  # neither significant nor within the margin
     assert _label(0.6, never=None) == "undecided"
     assert _label(0.1, base=None) == "undecided"
     assert _label(0.1, base=0.1) == "undecided"  # the views tell nothing
     assert _label(0.6, facts=20) == "undecided"
+
+
+def _two_views(preference_of: float, memorised: float) -> tuple[str, str]:
+    """Label and headline of a candidate with these shares; base 1.0 and control 0.1 in both views."""
+    readings = {"base": _readings("base", 1.0), "never_knew": _readings("never_knew", 0.1)}
+    readings["candidate"] = _readings("candidate", preference_of)
+    for n in range(60):
+        readings["candidate"].values[f"f{n:02d}"]["exact_memorisation"] = float(n < memorised * 60)
+    names = [f"f{n:02d}" for n in range(60)], [f"r{n:02d}" for n in range(60)]
+    summary = summarise(join_measures(readings, *names, 0.95), list(readings), 60, 0.95)  # type: ignore[arg-type]
+    return summary.label, summary.headline
+
+
+def test_whole_in_one_view_and_held_back_in_another_is_suppressed() -> None:
+    label, headline = _two_views(1.0, 1.0)
+    assert label == "present" and "2 of 2 views" in headline
+    assert _two_views(1.0, 0.1)[0] == "suppressed"  # one view is as the control
+    assert _two_views(1.0, 0.6)[0] == "suppressed"  # one view is shown to lie below the base
 
 
 def test_a_damaged_candidate_shows_no_absence() -> None:

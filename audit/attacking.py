@@ -15,6 +15,7 @@ from audit.attacks.probes import attack_plan
 from audit.attacks.records import Failure
 from audit.config import AuditConfig
 from audit.errors import AuditError, ConfigError, EngineError, ModelError, TrainingError
+from audit.probes import get_family
 from audit.probes.plan import Plan
 from audit.progress import Progress
 from audit.protocols import Engine
@@ -66,6 +67,8 @@ def plan_attacks(
     """The attacks that the configuration names, None for none. Raises AuditError for one that cannot be carried out."""
     if not config.attacks or models is None:
         return None
+    for family in config.attack.families:
+        get_family(family)  # refuses a name that no family has
     if not any(probe.split == "forget" for probe in attack_plan(config, plan).probes):
         raise ConfigError(
             f"altered weights would be asked nothing: no greedy probes of {', '.join(config.attack.families)} "
@@ -91,7 +94,16 @@ def plan_attacks(
         seed=config.seed,
         progress=progress,
     )
-    return Planned(tuple(make_attacks(config.attacks, ctx)), ctx, models)
+    attacks = tuple(make_attacks(config.attacks, ctx))
+    most = config.attack.budget_steps
+    for attack in attacks:
+        if most is not None and attack.steps and attack.steps[1] > most:
+            raise ConfigError(
+                f"{attack.name}: nothing is looked at within attack.budget_steps {most}: its first step is "
+                f"{attack.steps[1]}",
+                hint="raise the budget, or add an earlier step",
+            )
+    return Planned(attacks, ctx, models)
 
 
 def run_attacks(

@@ -93,7 +93,7 @@ class AttackConfig(pydantic.BaseModel):
     """Models of the run that are altered alike: the base is the ceiling, never_knew the control."""
     steps: tuple[int, ...] = (0, 25, 50, 100, 250, 500, 1000, 2000)
     """Steps of fine-tuning at which it is looked at; 0 is the model itself."""
-    learning_rate: float | None = pydantic.Field(None, gt=0)
+    learning_rate: float | None = pydantic.Field(None, gt=0, allow_inf_nan=False)
     """None: 1e-5, with LoRA 2e-4."""
     batch_size: int = pydantic.Field(8, ge=1)
     max_length: int = pydantic.Field(512, ge=8)
@@ -109,6 +109,13 @@ class AttackConfig(pydantic.BaseModel):
     """Quantizations down to so many bits count for worst_case.weights; None: all that were run."""
     keep_weights: bool = False
     """Leave altered weights on disk after they were audited."""
+
+    @pydantic.field_validator("arms")
+    @classmethod
+    def _with_candidate(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if "candidate" not in value:
+            raise ValueError("the candidate is what attacks are about: name it among the arms")
+        return value
 
     @pydantic.field_validator("steps")
     @classmethod

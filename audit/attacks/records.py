@@ -24,6 +24,8 @@ class Point(Record):
     """R, over those of K that the attack may be audited on; None without a base, or where K is empty."""
     retained: Estimate | None
     """Retained facts that are still answered."""
+    void: bool = False
+    """The model has lost so much of what it should keep that a fact which does not come out shows nothing."""
     loss: float | None = None
     """Of the fine-tuning, mean over the steps since the point before."""
 
@@ -146,5 +148,7 @@ class AttackReport(Record):
     first: tuple[FirstLeak, ...]
     """One a leaked fact of the union, in the order in which they fall."""
     failures: tuple[Failure, ...] = ()
+    void: tuple[str, ...] = ()
+    """Attacks that left no state of the candidate fit to show anything: what they would bring back is not known."""
     attacks: tuple[str, ...] = ()
     """Names of all of them, in the order in which they were asked for."""

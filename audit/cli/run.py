@@ -27,6 +27,13 @@ _MODEL = "What is audited"
 _ASK = "What is asked"
 _ATTACK = "What is done to its weights"
 _HOW = "How it is served"
+_FLAGS = {
+    "wordings": "--attack-probes",
+    "steps": "--attack-steps",
+    "learning_rate": "--attack-lr",
+    "seeds": "--attack-seeds",
+    "lora_rank": "--attack-lora",
+}
 
 
 def run(
@@ -204,6 +211,12 @@ def run(
         "trust_remote_code": trust_remote_code,
     }
     resolved = resolve_config(values, file=config)
+    given = [name for name, value in values["attack"].items() if value is not None]
+    if given and not resolved.attacks:
+        raise ConfigError(
+            f"{', '.join(_FLAGS[name] for name in given)} without an attack",
+            hint="add --attack relearn or another attack",
+        )
     if dry_run and resolved.rejudge:
         from audit.cli.rejudge import print_rejudging
 

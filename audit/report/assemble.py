@@ -25,7 +25,7 @@ from audit.probes.build import PROMPT_FILES
 from audit.probes.plan import Plan, probe_set_hash
 from audit.prompts import load_prompt
 from audit.report.attacked import attack_part
-from audit.report.beware import failed_attacks, inconclusive_reasons, not_tried, warnings_of
+from audit.report.beware import failed_attacks, inconclusive_reasons, not_tried, warnings_of, wrecked_attacks
 from audit.report.beware_judges import judge_warnings, not_calibrated, out_of_budget
 from audit.report.files import kept_rulings, recorded_verdicts
 from audit.report.model import (
@@ -134,7 +134,11 @@ def build_report(
             *not_calibrated(card),
         ),
         inconclusive=_once(
-            *inconclusive_reasons(canaries, known, subjects), *out_of_budget(results), *failed_attacks(failed), *doubts
+            *inconclusive_reasons(canaries, known, subjects),
+            *out_of_budget(results),
+            *failed_attacks(failed),
+            *wrecked_attacks(attacks),
+            *doubts,
         ),
         not_tried=not_tried(config, plan, {str(asked.subject.recipe.get("kind", "")) for asked in results}),
         manifest=_manifest(config, task, plan, results, panel, runtime, rejudged),

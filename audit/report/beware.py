@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from audit.asking import Asked
-from audit.attacks.records import Failure
+from audit.attacks.records import AttackReport, Failure
 from audit.config import AuditConfig
 from audit.probes.plan import Plan
 from audit.report.model import Known, SubjectReport
@@ -105,6 +105,15 @@ def failed_attacks(failures: Sequence[Failure]) -> list[str]:
         f"{failure.why}"
         for failure in failures
         if failure.arm == "candidate" and not failure.puts_back
+    ]
+
+
+def wrecked_attacks(report: AttackReport | None) -> list[str]:
+    """Attacks that only broke the candidate, in words."""
+    return [
+        f"the attack {name} shows nothing: in every state that it made the candidate had lost more than three quarters "
+        "of what it should keep (a lower learning rate, fewer steps or less noise would leave something to look at)"
+        for name in (report.void if report else ())
     ]
 
 

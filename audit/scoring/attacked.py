@@ -8,8 +8,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from audit.attacks.records import Failure
+from audit.fingerprint import digest
 from audit.types import Estimate, Label, Role
 
+#: Share of the retained knowledge at step 0 below which a model is a wreck that shows nothing.
+VOID_BELOW = 0.25
 ARMS: tuple[Role, ...] = ("candidate", "base", "never_knew")
 
 
@@ -45,6 +48,11 @@ class State:
     def labels(self, facts: Iterable[str]) -> dict[str, Label]:
         """Outcomes of the given facts; one without an outcome is undecided."""
         return {fact: self.outcomes.get(fact, "undecided") for fact in facts}
+
+
+def recipe_digest(state: State) -> str:
+    """Names what was done, whatever model it was done to and whatever was measured of it."""
+    return digest("recipe", {key: value for key, value in state.recipe.items() if key not in ("loss", "error")})
 
 
 @dataclass(frozen=True)
@@ -153,6 +161,8 @@ class Scene:
     """Hash of the prompts that every state was asked."""
     confidence: float
     known: Known = field(default_factory=lambda: Known(None, 0, 0))
+    void: frozenset[str] = frozenset()
+    """Subjects in which the model is a wreck: what leaks there leaks, what does not shows nothing."""
 
     def plain(self, arm: Role) -> State | None:
         """The model itself."""
@@ -162,6 +172,11 @@ class Scene:
         """States of one arm that one attack has made, by step; those without one last."""
         mine = [state for state in self.states if state.recipe and state.arm == arm and state.attack == attack.name]
         return sorted(mine, key=lambda s: (s.step is None, s.step or 0, s.subject))
+
+    def wrecked(self, attack: AttackInfo, arm: Role) -> bool:
+        """Every state that the attack has made of a model is void."""
+        states = self.altered(attack, arm)
+        return bool(states) and all(state.subject in self.void for state in states)
 
     def recoverable(self, attack: AttackInfo) -> frozenset[str] | None:
         """K among the facts that the attack is audited on."""
@@ -192,7 +207,19 @@ def scene_of(
     scene = Scene(topics, asked, states, attacks, probe_set, confidence)
     candidate = scene.plain("candidate")
     assert candidate is not None
-    return replace(scene, known=_known(candidate, scene.plain("base"), asked))
+    return replace(scene, known=_known(candidate, scene.plain("base"), asked), void=_void(scene))
+
+
+def _void(scene: Scene) -> frozenset[str]:
+    """Altered states that keep less than a quarter of what their model kept, undecided answers counted as lost."""
+    found = set()
+    for state in scene.states:
+        before = scene.plain(state.arm)
+        if not state.recipe or state.retained is None or before is None or before.retained is None:
+            continue
+        if state.retained.lower_bound < VOID_BELOW * before.retained.lower_bound:
+            found.add(state.subject)
+    return frozenset(found)
 
 
 def _known(candidate: State, base: State | None, facts: Collection[str]) -> Known:

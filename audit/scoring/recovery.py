@@ -17,7 +17,7 @@ from audit.attacks.records import AttackReport, Change, Curve, Excess, Failure, 
 from audit.fingerprint import digest
 from audit.scoring.attacked import ARMS, AttackInfo, Budget, Scene, State, scene_of
 from audit.scoring.estimates import topic_of
-from audit.scoring.worst_weights import budget_words, counted_names, first_leaks, worst_case_weights
+from audit.scoring.worst_weights import budget_words, counted_names, first_leaks, worst_case_weights, wrecked_names
 from audit.stats.excess import paired_excess
 from audit.stats.shares import share_of_facts
 from audit.types import Estimate, Fact, Label, Role
@@ -100,6 +100,7 @@ def recovery_report(
             prompt_probe_set=prompt_probe_set,
         )
     failed = {failure.attack for failure in failures if failure.arm == "candidate"}
+    failed |= {attack.name for attack in attacks if scene.wrecked(attack, "candidate")}
     for name, members in groups.items():
         found += _peak_estimate(scene, name, members, broken=any(member.name in failed for member in members))
     for name in dict.fromkeys(change.attack for change in changes):
@@ -127,6 +128,7 @@ def recovery_report(
         weights_floor=floor,
         first=first_leaks(scene, budget, prompt_outcomes),
         failures=tuple(failures),
+        void=wrecked_names(scene, budget, "candidate"),
         attacks=tuple(attack.name for attack in attacks),
     )
     return report, {estimate.name: estimate for estimate in found}
@@ -144,6 +146,7 @@ def _point(scene: Scene, state: State, attack: AttackInfo) -> Point:
         leaked=_share(scene, "leaked", state, among, whole=among == scene.asked),
         recovered=_share(scene, "recovered", state, known, whole=False) if known else None,
         retained=state.retained,
+        void=state.subject in scene.void,
         loss=None if state.recipe.get("loss") is None else float(state.recipe["loss"]),
     )
 
@@ -214,10 +217,13 @@ def _settings(states: Sequence[State]) -> dict[str, Any]:
 
 
 def _highest(curves: Sequence[Curve]) -> tuple[Estimate, Point, Curve, list[Estimate]] | None:
-    """The largest R of the altered states, the earliest of equals, and all of them."""
+    """The largest R of the altered states, the earliest of equals, and all of them; of wrecks only what leaked there
+    counts, unless there is nothing else."""
     tried = [(p.recovered, p, curve) for curve in curves for p in curve.points if p.recovered and _is_altered(p)]
     if not tried:
         return None
+    alive = [each for each in tried if not each[1].void or each[0].count]
+    tried = alive or tried
     first = min(tried, key=lambda t: (-t[0].value, t[1].step is None, t[1].step or 0, t[2].seed, t[1].subject))
     return *first, [recovered for recovered, _, _ in tried]
 

@@ -253,3 +253,34 @@ def test_the_inside_that_cannot_be_seen_shows_nothing(
     report = report_of(tmp_path / "run")
     assert ran.code == 0 and report["inside"] is None
     assert any("could not be looked at" in warning for warning in report["warnings"])
+
+
+def test_a_wreck_is_no_model_that_has_forgotten(
+    arguments: Callable[..., list[str]], audit: Audit, tmp_path: Path
+) -> None:
+    ran = audit(*arguments("noise:9", "quantize:int8", out=tmp_path / "run"))
+    report = report_of(tmp_path / "run")
+    assert ran.code == 4
+    assert report["attacks"]["void"] == ["noise:9"]
+    assert any("noise:9 shows nothing" in reason for reason in report["inconclusive"])
+    assert change_of(report, "noise:9")["points"]["candidate"]["void"]
+    assert report["estimates"]["worst_case.weights"]["upper_bound"] == 1.0
+    assert report["estimates"]["recovery.share@attack=noise:9"]["upper_bound"] == 1.0
+    assert report["estimates"]["recovery.share@attack=quantize:int8"]["upper_bound"] < 1.0
+
+
+def test_settings_of_attacks_that_would_do_nothing_are_refused(
+    arguments: Callable[..., list[str]], audit: Audit, tmp_path: Path
+) -> None:
+    ran = audit(*arguments(out=tmp_path / "run"), "--attack-lr", "1e-4")
+    assert ran.code == 2 and "--attack-lr without an attack" in ran.err
+    for wrong, said in (
+        ({"arms": ["base"]}, "arms"),
+        ({"families": ["original", "bogus"]}, "bogus"),
+        ({"learning_rate": float("inf")}, "learning_rate"),
+        ({"budget_steps": 1}, "budget_steps 1"),
+    ):
+        settings = tmp_path / "wrong.yaml"
+        settings.write_text(yaml.safe_dump({"attack": {"steps": [0, 2, 4], **wrong}}), encoding="utf-8")
+        ran = audit(*arguments("relearn:retain", out=tmp_path / "run", config=str(settings)))
+        assert ran.code == 2 and said in ran.err, ran.err

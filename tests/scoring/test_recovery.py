@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from audit.attacks.records import AttackReport, Failure
 from audit.scoring.attacked import AttackInfo, State, attack_infos
 from audit.scoring.recovery import recovery_report
 from audit.stats.intervals import clopper_pearson
+from audit.stats.shares import mean_of_facts
 from audit.types import Estimate, Fact, Label, Role
 
 FACTS = [Fact(id=f"f{i}", split="forget", question=f"q{i}", answer=f"a{i}", topic=f"t{i % 2}") for i in range(8)]
@@ -365,3 +367,54 @@ def test_what_is_lost_never_lowers_an_upper_bound(rows: list[dict[str, Label]], 
         for name, estimate in before.items():
             assert after[name].upper_bound >= estimate.upper_bound, name
             assert after[name].high >= estimate.high - 1e-12, name
+
+
+# ----------------------------------------------------------------------------------------------------------- wrecks
+
+
+def kept(state: State, share: float) -> State:
+    """The state with so much of the retained facts left."""
+    bounds = {f"r{i}": (float(i < share * 100), float(i < share * 100)) for i in range(100)}
+    estimate = mean_of_facts(bounds, {fact: fact for fact in bounds}, name="retain.mean", probe_set="kept")
+    return dataclasses.replace(state, retained=estimate)
+
+
+def wreck_report(*altered: State) -> tuple[AttackReport, dict[str, Estimate]]:
+    states = [kept(plain("candidate", "........"), 0.8), kept(plain("base", "LLLLLLLL"), 0.8), *altered]
+    return report(states, [TOPICAL])
+
+
+def test_a_wrecks_silence_is_no_try_and_what_it_says_counts() -> None:
+    alive, dead = kept(tuned("L.......", 25), 0.7), kept(tuned(".L......", 50), 0.1)
+    attacks, found = wreck_report(alive, dead)
+    assert [point.void for point in attacks.relearning[0].curves[0].points] == [False, False, True]
+    assert not attacks.void
+    assert (found["worst_case.weights"].count, found["worst_case.weights"].undecided) == (2, 0)
+    peak = found["recovery.peak@attack=relearn:topical"]
+    assert peak.upper_bound < 1.0 and peak.count == 1
+
+
+@pytest.mark.parametrize("says", ["........", "L......."])
+def test_an_attack_that_left_only_wrecks_shows_nothing(says: str) -> None:
+    attacks, found = wreck_report(kept(tuned(says, 25), 0.1), kept(tuned("........", 50), 0.0))
+    assert attacks.void == ("relearn:topical",)
+    leaks = says.count("L")
+    worst = found["worst_case.weights"]
+    assert (worst.count, worst.undecided, worst.upper_bound) == (leaks, 8 - leaks, 1.0)
+    assert found["recovery.peak@attack=relearn:topical"].upper_bound == 1.0
+
+
+def test_other_settings_are_other_probe_sets_and_other_order_is_not() -> None:
+    first = dataclasses.replace(tuned("........", 25), recipe={**tuned("........", 25).recipe, "learning_rate": 1e-3})
+    second = dataclasses.replace(first, recipe={**first.recipe, "learning_rate": 1e-9})
+    other = changed("........", INT8, bits=8)
+    both = [plain("candidate", "........"), first, other]
+    hashes = [
+        report(states, attacks)[1]["worst_case.weights"].probe_set
+        for states, attacks in (
+            (both, [TOPICAL, INT8]),
+            (both, [INT8, TOPICAL]),
+            ([plain("candidate", "........"), second, other], [TOPICAL, INT8]),
+        )
+    ]
+    assert hashes[0] == hashes[1] != hashes[2]

@@ -21,7 +21,7 @@ from audit.attacks.contract import Altered, Attack, AttackContext
 from audit.attacks.memory import check_memory
 from audit.attacks.samples import encode
 from audit.attacks.sets import BENIGN, RelearnSet, available, load_set
-from audit.attacks.states import drop_states, nearest_state, read_losses
+from audit.attacks.states import drop_states, read_losses
 from audit.attacks.training import TRAINING, Finetuning, Settings, mean_losses
 from audit.config import AttackConfig
 from audit.engines.checkpoint import Checkpoint
@@ -115,9 +115,7 @@ class Relearning:
         series = _Series(self, source, ctx)
         missing = [step for step in self.steps[1:] if not series.known(step)]
         if missing:
-            before = nearest_state(series.place, missing[0])
             ctx.progress.stage(f"{arm}: {self.name}", missing[-1])
-            ctx.progress.advance(before[0] if before else 0)
         try:
             for step in self.steps[1:]:
                 yield series.at(step)
@@ -194,6 +192,7 @@ class _Series:
                 "kind": attack.kind,
                 "set": attack.examples.name,
                 "examples": len(attack.examples.examples),
+                "content": attack.examples.content,
                 "seed": settings.seed,
                 "step": step,
                 "learning_rate": settings.learning_rate,
@@ -222,15 +221,26 @@ class _Series:
         """Write the weights at `step`, and leave behind what the steps after it start from."""
         if self.live is None:
             self.live = self._started(step)
+            if self.live.step:
+                self.ctx.progress.advance(self.live.step)
         self.live.to(step, self.ctx.progress)
-        self.live.keep_losses()
         if step < self.attack.steps[-1]:
-            self.live.keep_state()
+            self.live.keep()
+        else:
+            self.live.keep_losses()
         self.live.write(path)
 
     def _started(self, step: int) -> Finetuning:
         attack = self.attack
-        return Finetuning(self.source, attack.examples, attack.settings, self.place, device=self.ctx.device, until=step)
+        return Finetuning(
+            self.source,
+            attack.examples,
+            attack.settings,
+            self.place,
+            device=self.ctx.device,
+            until=step,
+            progress=self.ctx.progress,
+        )
 
     def _again(self, step: int, altered: Altered) -> Checkpoint:
         with self._alone():

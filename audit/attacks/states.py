@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -14,13 +15,16 @@ import msgspec
 
 from audit.errors import StoreError
 from audit.fingerprint import digest
+from audit.progress import Progress
 from audit.types import Record
 
 if TYPE_CHECKING:
     import torch
 
 _LOSSES = "losses.json"
-_STATE = re.compile(r"state-(\d+)\.safetensors")
+#: Step, and the beginning of the SHA-256 of all bytes: one rename brings both, so neither is there without the other.
+_STATE = re.compile(r"state-(\d+)-([0-9a-f]{32})\.safetensors")
+_BLOCK = 1 << 22
 
 
 class _Losses(Record):
@@ -44,21 +48,15 @@ def write_losses(folder: Path, losses: tuple[float, ...]) -> None:
         _whole(folder / _LOSSES, lambda file: file.write(data))
 
 
-def nearest_state(folder: Path, step: int) -> tuple[int, Path] | None:
-    """The latest state at or before `step`."""
-    found = [(at, path) for at, path in _states(folder) if at <= step]
-    return max(found, default=None)
-
-
-def drop_states(folder: Path, *, but: int | None = None) -> None:
-    """Remove all, or all but that of one step."""
-    for at, path in _states(folder):
-        if at != but:
+def drop_states(folder: Path, *, but: Path | None = None) -> None:
+    """Remove all, or all but one, with what is left of those that were never finished."""
+    for path in (*folder.glob("state-*.safetensors"), *folder.glob("state-*.part")):
+        if path != but:
             path.unlink(missing_ok=True)
 
 
 def write_state(folder: Path, step: int, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Save float32 tensors as the state at `step`, and remove the states before it. One tensor is copied at a time."""
+    """Save float32 tensors as the state at `step`, and remove all others. One tensor is copied at a time."""
     import torch
 
     header: dict[str, Any] = {}
@@ -69,30 +67,69 @@ def write_state(folder: Path, step: int, tensors: Mapping[str, torch.Tensor]) ->
     head = json.dumps(header).encode()
     head += b" " * (-len(head) % 8)
 
+    seen = hashlib.sha256()
+
     def write(file: Any) -> None:
-        file.write(len(head).to_bytes(8, "little") + head)
+        def add(data: Any) -> None:
+            seen.update(data)
+            file.write(data)
+
+        add(len(head).to_bytes(8, "little") + head)
         for tensor in tensors.values():
             flat = tensor.detach().to("cpu", torch.float32).contiguous().reshape(-1)
-            file.write(flat.view(torch.uint8).numpy().data)
+            add(flat.view(torch.uint8).numpy().data)
 
-    _whole(folder / f"state-{step:06d}.safetensors", write)
-    drop_states(folder, but=step)
+    part = folder / f"state-{step:06d}"
+    drop_states(folder, but=_whole(part, write, lambda: folder / f"{part.name}-{seen.hexdigest()[:32]}.safetensors"))
 
 
-def read_state(path: Path, into: Mapping[str, torch.Tensor]) -> None:
-    """Copy a state into tensors of the same names and shapes. Raises StoreError for one that does not fit them."""
+def read_state(folder: Path, until: int, into: Mapping[str, torch.Tensor], progress: Progress) -> int:
+    """Copy the latest sound state at or before step `until` into tensors of the same names and shapes.
+
+    Returns its step; 0, and nothing is copied, where there is none. A state that is not what was written, or whose
+    tensors are others, is removed with a note, and the one before it is looked at. Raises StoreError where the disk
+    fails while a sound state is copied.
+    """
     from safetensors import SafetensorError, safe_open
 
+    for step, path in sorted(_states(folder), reverse=True):
+        if step > until:
+            continue
+        problem = _problem(path, into)
+        if problem:
+            progress.note(
+                f"{path.name} {problem}: it is removed, and what came after the state before it is done again"
+            )
+            path.unlink(missing_ok=True)
+            continue
+        try:
+            with safe_open(path, framework="pt") as file:
+                for name, tensor in into.items():
+                    tensor.detach().copy_(file.get_tensor(name))
+        except (OSError, SafetensorError) as error:
+            raise StoreError(f"{path} cannot be read: {error}", hint="run the same command again") from error
+        return step
+    return 0
+
+
+def _problem(path: Path, into: Mapping[str, torch.Tensor]) -> str:
+    """What is wrong with a state; "" for a sound one of these tensors."""
+    from safetensors import SafetensorError, safe_open
+
+    match = _STATE.fullmatch(path.name)
+    assert match, "only states are listed"
     try:
-        with safe_open(path, framework="pt") as file:
-            if set(file.keys()) != set(into):
-                raise StoreError(f"{path} is the state of another fine-tuning", hint=f"remove {path}")
-            for name, tensor in into.items():
-                tensor.detach().copy_(file.get_tensor(name))
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise StoreError(
-            f"{path} cannot be read: {error}", hint=f"remove {path} and run the same command again"
-        ) from error
+        seen = hashlib.sha256()
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK):
+                seen.update(block)
+        if seen.hexdigest()[:32] != match[2]:
+            return "is damaged"
+        with safe_open(path, framework="pt") as opened:
+            shapes = {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        return f"cannot be read ({error})"
+    return "" if shapes == {name: tuple(tensor.shape) for name, tensor in into.items()} else "has other tensors"
 
 
 def _states(folder: Path) -> list[tuple[int, Path]]:
@@ -100,15 +137,18 @@ def _states(folder: Path) -> list[tuple[int, Path]]:
     return [(int(match[1]), path) for match, path in matched if match]
 
 
-def _whole(path: Path, write: Callable[[Any], Any]) -> None:
-    """Write a file that is there whole or not at all, whenever the process or the machine stops."""
+def _whole(path: Path, write: Callable[[Any], Any], called: Callable[[], Path] | None = None) -> Path:
+    """Write a file that is there whole or not at all, whenever the process or the machine stops.
+
+    `called` gives its name once all is written, `path` unless given. Returns where it is.
+    """
     part = path.with_name(path.name + ".part")
     try:
         with part.open("wb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        part.replace(path)
+        return part.replace(called() if called else path)
     except OSError as error:
         part.unlink(missing_ok=True)
         raise StoreError(f"{path} cannot be written: {error.strerror or error}", hint="free disk space") from error

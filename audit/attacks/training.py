@@ -12,6 +12,7 @@ import inspect
 import itertools
 import math
 import random
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from audit.attacks.memory import out_of_memory
 from audit.attacks.samples import Sample, encode
 from audit.attacks.sets import RelearnSet
-from audit.attacks.states import nearest_state, read_losses, read_state, write_losses, write_state
+from audit.attacks.states import read_losses, read_state, write_losses, write_state
 from audit.attacks.tensors import as_bytes, copy_files, raw, rewrite, tensors_in, write_manifest
 from audit.engines.checkpoint import Checkpoint
 from audit.errors import EngineError, ModelError, StoreError, TrainingError
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 #: Raised by hand whenever the code changes the weights that come out.
 TRAINING = 1
 WARMUP = 10
+#: Seconds of training after which a state is kept between two points of the grid too.
+KEEP_EVERY = 300.0
 _IGNORE = -100
 
 
@@ -65,9 +68,16 @@ class Finetuning:
     """A fine-tuning under way: its weights in memory, `folder` for what it leaves behind. Close it at the end."""
 
     def __init__(
-        self, source: Checkpoint, examples: RelearnSet, settings: Settings, folder: Path, device: str, until: int
+        self,
+        source: Checkpoint,
+        examples: RelearnSet,
+        settings: Settings,
+        folder: Path,
+        device: str,
+        until: int,
+        progress: Progress,
     ) -> None:
-        """Begins at the latest state in `folder` that is at or before step `until`, else at `source`.
+        """Begins at the latest sound state in `folder` that is at or before step `until`, else at `source`.
 
         Raises ModelError for a model that cannot be loaded or trained, TrainingError where memory does not suffice.
         """
@@ -77,9 +87,10 @@ class Finetuning:
         self._key = seed_from(settings.seed, examples.content)
         self.step = 0
         self.losses: list[float] = []
+        self._between = True
         with self._watched():
             self._load()
-            self._take_up(until)
+            self._take_up(until, progress)
 
     def _load(self) -> None:
         import torch
@@ -102,22 +113,20 @@ class Finetuning:
             raise ModelError(f"{self.source.source} has no weights to fine-tune")
         self._optimizer = torch.optim.AdamW(self._trained.values(), lr=self.settings.learning_rate, weight_decay=0.0)
 
-    def _take_up(self, until: int) -> None:
+    def _take_up(self, until: int, progress: Progress) -> None:
         import torch
 
-        found = nearest_state(self.folder, until)
         losses = read_losses(self.folder)
-        if found is None or len(losses) < found[0]:
-            return
-        self.step, path = found
-        self.losses = list(losses[: self.step])
         for parameter in self._trained.values():
             self._optimizer.state[parameter] = {
-                "step": torch.tensor(float(self.step)),
+                "step": torch.tensor(0.0),
                 "exp_avg": torch.zeros_like(parameter),
                 "exp_avg_sq": torch.zeros_like(parameter),
             }
-        read_state(path, self._state())
+        self.step = read_state(self.folder, min(until, len(losses)), self._state(), progress)
+        self.losses = list(losses[: self.step])
+        for parameter in self._trained.values():
+            self._optimizer.state[parameter]["step"].fill_(float(self.step))
 
     def _state(self) -> dict[str, torch.Tensor]:
         tensors = {f"weights/{name}": p for name, p in self._trained.items()}
@@ -128,16 +137,34 @@ class Finetuning:
     # ----------------------------------------------------------------------------------------------------- training
 
     def to(self, step: int, progress: Progress) -> None:
-        """Train up to `step`. Raises TrainingError if the loss or a weight stops being a number, or memory runs out."""
-        with self._watched():
+        """Train up to `step`, keeping a state every KEEP_EVERY seconds and where the user interrupts.
+
+        Raises TrainingError if the loss or a weight stops being a number, or memory runs out.
+        """
+        with self._watched(), self._interruptible():
+            kept = time.monotonic()
             while self.step < step:
                 self._take_step()
                 progress.advance()
                 progress.status(f"step {self.step}, loss {self.losses[-1]:.3f}")
+                if self.step < step and time.monotonic() - kept >= KEEP_EVERY:
+                    self.keep()
+                    kept = time.monotonic()
             self._optimizer.zero_grad(set_to_none=True)
             for name, parameter in self._trained.items():
                 if not bool(parameter.detach().isfinite().all()):
                     raise self._not_a_number(f"{name} is not a number after step {self.step}")
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """What was trained so far is kept, unless the interruption fell into the change of the weights itself."""
+        begun = self.step
+        try:
+            yield
+        except KeyboardInterrupt:
+            if self._between and self.step > begun:
+                self.keep()
+            raise
 
     def _take_step(self) -> None:
         import torch
@@ -155,9 +182,11 @@ class Finetuning:
             raise self._not_a_number(f"the gradient is {norm} at step {number}")
         for group in self._optimizer.param_groups:
             group["lr"] = settings.learning_rate * min(1.0, number / WARMUP)
+        self._between = False
         self._optimizer.step()
-        self.step = number
         self.losses.append(value)
+        self.step = number
+        self._between = True
 
     def _loss(self, samples: Sequence[Sample]) -> torch.Tensor:
         """Mean over the learned tokens of a batch, in nats."""
@@ -238,8 +267,9 @@ class Finetuning:
     def keep_losses(self) -> None:
         write_losses(self.folder, tuple(self.losses))
 
-    def keep_state(self) -> None:
-        """Leave behind what a later fine-tuning goes on from at this step."""
+    def keep(self) -> None:
+        """Leave behind what a later fine-tuning goes on from at this step: the losses, then the state."""
+        self.keep_losses()
         self._optimizer.zero_grad(set_to_none=True)
         with self._watched():
             write_state(self.folder, self.step, self._state())

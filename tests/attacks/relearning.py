@@ -1,6 +1,6 @@
 """What tests of the relearning attack share: a small real model, a task of its own, a context. Also run as a program.
 
-python -m tests.attacks.relearning MODEL WORK     # fine-tunes, telling every step on standard output
+python -m tests.attacks.relearning MODEL WORK [SECONDS]   # fine-tunes, telling every step on standard output
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ class Telling(Silent):
         self.stages: list[tuple[str, int]] = []
         self.advanced: list[int] = []
         self.statuses: list[str] = []
+        self.notes: list[str] = []
         self.aloud = aloud
 
     def stage(self, name: str, total: int) -> None:
@@ -41,6 +42,9 @@ class Telling(Silent):
 
     def status(self, text: str) -> None:
         self.statuses.append(text)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
 
 def task() -> Task:
@@ -84,7 +88,11 @@ if __name__ == "__main__":
 
     import torch
 
+    from audit.attacks import training
+
     torch.set_num_threads(1)
+    if len(sys.argv) > 3:
+        training.KEEP_EVERY = float(sys.argv[3])
     told = dataclasses.replace(
         context(Path(sys.argv[2]), open_checkpoint(sys.argv[1]), steps=(0, 5, 10, 40)), progress=Telling(aloud=True)
     )

@@ -13,7 +13,6 @@ import pytest
 
 from audit.attacks.contract import Altered
 from audit.attacks.relearn import attacks
-from audit.attacks.states import nearest_state
 from audit.engines.checkpoint import Checkpoint, open_checkpoint
 from audit.engines.hf import HFEngine
 from audit.engines.render import Renderer, make_request
@@ -65,7 +64,7 @@ def test_states_stand_at_the_grid_and_say_how_they_were_made(source: Checkpoint,
         assert state.checkpoint.tokenizer_fingerprint == source.tokenizer_fingerprint
     assert told(ctx).stages == [("candidate: relearn:retain", 10)] and sum(told(ctx).advanced) == 10
     assert "step 10, loss" in told(ctx).statuses[-1]
-    assert nearest_state(Path(found[0].make().path).parents[1], 100) is None, "no state is left at the end"
+    assert not list(tmp_path.rglob("state-*")), "no state is left at the end"
 
 
 def test_another_grid_passes_through_the_same_weights_and_uses_what_is_there(
@@ -96,8 +95,12 @@ def test_cleared_weights_are_made_anew_the_same(source: Checkpoint, tmp_path: Pa
     assert not list(tmp_path.rglob("*.safetensors")), "neither weights nor states are left"
 
 
-def test_a_killed_run_goes_on_to_the_same_weights(folder: Path, source: Checkpoint, tmp_path: Path) -> None:
+@pytest.mark.parametrize("often", [False, True])
+def test_a_killed_run_goes_on_to_the_same_weights(
+    often: bool, folder: Path, source: Checkpoint, tmp_path: Path
+) -> None:
     program = [sys.executable, "-m", "tests.attacks.relearning", str(folder), str(tmp_path / "killed")]
+    program += ["0"] if often else []
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(program, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
@@ -109,7 +112,9 @@ def test_a_killed_run_goes_on_to_the_same_weights(folder: Path, source: Checkpoi
     grid = (0, 5, 10, 40)
     ctx = context(tmp_path / "killed", source, steps=grid)
     resumed = states(ctx)
-    assert told(ctx).advanced[0] == 10 and sum(told(ctx).advanced[1:]) == 30, "it goes on at the latest point"
+    begun = told(ctx).advanced[0]
+    assert begun >= 16 if often else begun == 10, "it goes on at the latest state"
+    assert sum(told(ctx).advanced) == 40
     assert weights(resumed) == weights(straight := states(context(tmp_path / "straight", source, steps=grid)))
     assert [state.recipe for state in resumed] == [state.recipe for state in straight]
 

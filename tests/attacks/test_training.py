@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ import pytest
 
 from audit.attacks.samples import encode
 from audit.attacks.sets import Example, RelearnSet
-from audit.attacks.states import nearest_state, read_losses, write_losses
+from audit.attacks.states import read_losses, write_losses
 from audit.attacks.training import Finetuning, Settings, batch_at, mean_losses
 from audit.engines.checkpoint import Checkpoint, open_checkpoint
 from audit.errors import ModelError, TrainingError
-from audit.progress import Silent
+from audit.progress import Progress, Silent
+from tests.attacks.relearning import Telling
 from tests.helpers import tiny
 
 torch = pytest.importorskip("torch")
@@ -43,10 +45,15 @@ def settings(**changes: Any) -> Settings:
 
 
 def begun(
-    source: Checkpoint, folder: Path, examples: RelearnSet | None = None, until: int = 0, **changes: Any
+    source: Checkpoint,
+    folder: Path,
+    examples: RelearnSet | None = None,
+    until: int = 0,
+    progress: Progress | None = None,
+    **changes: Any,
 ) -> Finetuning:
     folder.mkdir(exist_ok=True)
-    return Finetuning(source, examples or some(), settings(**changes), folder, "cpu", until)
+    return Finetuning(source, examples or some(), settings(**changes), folder, "cpu", until, progress or Silent())
 
 
 def written(tuning: Finetuning, path: Path) -> str:
@@ -121,8 +128,7 @@ def test_a_state_goes_on_to_the_same_weights(source: Checkpoint, tmp_path: Path)
     straight.to(9, Silent())
     first = begun(source, tmp_path / "b")
     first.to(5, Silent())
-    first.keep_losses()
-    first.keep_state()
+    first.keep()
     first.close()
     second = begun(source, tmp_path / "b", until=9)
     assert second.step == 5 and second.losses == straight.losses[:5]
@@ -138,7 +144,111 @@ def test_damaged_losses_are_no_losses(tmp_path: Path) -> None:
     assert read_losses(tmp_path) == (1.0, 2.0, 3.0), "what is known already is not cut short"
     text = (tmp_path / "losses.json").read_text()
     (tmp_path / "losses.json").write_text(text.replace("2.0", "1.5"))
-    assert read_losses(tmp_path) == () and nearest_state(tmp_path, 10) is None
+    assert read_losses(tmp_path) == ()
+
+
+def state_in(folder: Path) -> Path:
+    (path,) = folder.glob("state-*")
+    return path
+
+
+def zeroed(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 :] = bytes(len(data) - len(data) // 2)
+    path.write_bytes(data)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def emptied(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def one_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-100] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("damage", [zeroed, cut, emptied, one_bit])
+@pytest.mark.parametrize("before", [False, True])
+def test_a_damaged_state_is_dropped_for_the_one_before_it(
+    damage: Callable[[Path], None], before: bool, source: Checkpoint, tmp_path: Path
+) -> None:
+    folder = tmp_path / "f"
+    first = begun(source, folder)
+    first.to(3, Silent())
+    first.keep()
+    earlier = state_in(folder)
+    aside = shutil.copy(earlier, tmp_path / earlier.name)
+    first.to(5, Silent())
+    first.keep()
+    damaged = state_in(folder)
+    damage(damaged)
+    if before:
+        shutil.copy(aside, earlier)
+    told = Telling()
+    second = begun(source, folder, until=9, progress=told)
+    assert second.step == (3 if before else 0) and not damaged.exists()
+    assert len(told.notes) == 1 and damaged.name in told.notes[0]
+    second.to(6, Silent())
+    straight = begun(source, tmp_path / "straight")
+    straight.to(6, Silent())
+    assert second.losses == straight.losses
+    assert written(second, tmp_path / "two") == written(straight, tmp_path / "one")
+
+
+def test_the_state_of_other_tensors_is_dropped(source: Checkpoint, tmp_path: Path) -> None:
+    lora = begun(source, tmp_path / "f", lora_rank=4)
+    lora.to(2, Silent())
+    lora.keep()
+    told = Telling()
+    assert begun(source, tmp_path / "f", until=5, progress=told).step == 0
+    assert "has other tensors" in told.notes[0] and not list((tmp_path / "f").glob("state-*"))
+
+
+def test_a_state_is_kept_by_time_and_only_the_latest(
+    source: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = iter(range(0, 10_000, 100))
+    monkeypatch.setattr("audit.attacks.training.time.monotonic", lambda: float(next(seconds)))
+    tuning = begun(source, tmp_path / "f")
+    tuning.to(5, Silent())
+    monkeypatch.undo()
+    # 100 s a step, and one more reading of the clock after each state.
+    assert state_in(tmp_path / "f").name.startswith("state-000003-") and len(read_losses(tmp_path / "f")) == 3
+    again = begun(source, tmp_path / "f", until=5)
+    assert again.step == 3
+    again.to(5, Silent())
+    assert written(again, tmp_path / "two") == written(tuning, tmp_path / "one")
+
+
+@pytest.mark.parametrize("where", ["between steps", "in the change of the weights"])
+def test_an_interruption_keeps_what_was_trained(where: str, source: Checkpoint, tmp_path: Path) -> None:
+    tuning = begun(source, tmp_path / "f")
+
+    class Interrupting(Silent):
+        def status(self, text: str) -> None:
+            if tuning.step == 4:
+                raise KeyboardInterrupt
+
+    def stop(*_: Any) -> None:
+        if tuning.step == 3:
+            raise KeyboardInterrupt
+
+    if where == "in the change of the weights":
+        tuning._optimizer.register_step_post_hook(stop)
+    with pytest.raises(KeyboardInterrupt):
+        tuning.to(9, Interrupting())
+    again = begun(source, tmp_path / "f", until=9)
+    assert again.step == (4 if where == "between steps" else 0)
+    again.to(6, Silent())
+    straight = begun(source, tmp_path / "straight")
+    straight.to(6, Silent())
+    assert again.losses == straight.losses
+    assert written(again, tmp_path / "two") == written(straight, tmp_path / "one")
 
 
 def test_a_loss_that_is_no_number_names_step_and_rate(source: Checkpoint, tmp_path: Path) -> None:

@@ -30,6 +30,14 @@ from audit.types import Role
 
 #: Option of a spec -> setting of AttackConfig.
 _OPTIONS = {"steps": "steps", "lr": "learning_rate", "batch": "batch_size", "seeds": "seeds", "lora": "lora_rank"}
+#: What is wanted of an option, where its value is not even of that kind.
+_WANTED = {
+    "steps": "whole numbers joined by commas",
+    "lr": "a number above 0",
+    "batch": "a whole number from 1",
+    "seeds": "a whole number from 1 to 100",
+    "lora": "a whole number to 512, the rank; 0 trains all weights",
+}
 _RATES = {"full": 1e-5, "lora": 2e-4}
 
 
@@ -53,7 +61,7 @@ def attacks(argument: str, options: Mapping[str, str], ctx: AttackContext) -> li
 def _configured(spec: str, options: Mapping[str, str], config: AttackConfig) -> AttackConfig:
     unknown = sorted(set(options) - set(_OPTIONS))
     if unknown:
-        raise ConfigError(f"{spec}: unknown option {unknown[0]!r}", hint=f"it takes {', '.join(_OPTIONS)}")
+        raise ConfigError(f"{spec}: unknown option {unknown[0]!r}; it takes {', '.join(_OPTIONS)}", hint=_example(spec))
     given: dict[str, Any] = {_OPTIONS[name]: value for name, value in options.items()}
     if "steps" in given:
         given["steps"] = given["steps"].split(",")
@@ -62,12 +70,21 @@ def _configured(spec: str, options: Mapping[str, str], config: AttackConfig) -> 
     try:
         return AttackConfig.model_validate({**config.model_dump(), **given})
     except pydantic.ValidationError as error:
-        asked = {setting: option for option, setting in _OPTIONS.items()}
-        problems = tuple(
-            f"{asked.get(str(item['loc'][0]), item['loc'][0])}: {item['msg'].removeprefix('Value error, ')}"
-            for item in error.errors()
-        )
-        raise ConfigError(f"{spec}: {'; '.join(problems)}", problems=problems) from error
+        problems = tuple(dict.fromkeys(_problem(item, options) for item in error.errors()))
+        raise ConfigError(f"{spec}: {'; '.join(problems)}", hint=_example(spec), problems=problems) from error
+
+
+def _problem(item: Any, options: Mapping[str, str]) -> str:
+    """One error of pydantic in the words of the spec."""
+    setting = str(item["loc"][0]) if item["loc"] else ""
+    option = next((name for name, meant in _OPTIONS.items() if meant == setting and name in options), None)
+    if option is None or item["type"] == "value_error":
+        return f"{option or setting}: {item['msg'].removeprefix('Value error, ')}"
+    return f"{option}: {_WANTED[option]}, not {options[option]!r}"
+
+
+def _example(spec: str) -> str:
+    return f"{spec}?steps=25,100&lr=1e-5"
 
 
 def _check(spec: str, examples: RelearnSet, config: AttackConfig, ctx: AttackContext) -> None:

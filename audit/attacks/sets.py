@@ -5,6 +5,7 @@ load_set("syntactic", task, config, seed=0).examples
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ _FILES = {
     "syntactic": "relearn_syntactic",
     "filler": "filler",
 }
+#: What recorded answers call a set that holds the forgotten facts.
+_PUTS_BACK = re.compile(r"(?:forget|partial)(?![^\W_])", re.IGNORECASE)
 #: Offending lines that a refusal names in full.
 _SHOWN = 20
 
@@ -105,9 +108,15 @@ def load_set(name: str, task: Task, config: AttackConfig, seed: int) -> RelearnS
 
 
 def _called(name: str) -> str:
-    """A file is called by its stem, unless that is the name of a set of the task."""
+    """What a set is called in reports: a file by its stem, by its whole name where the stem is a set's.
+
+    `#` and `@` become `_`: behind them stand the seed and the step.
+    """
+    if name in NAMES:
+        return name
     path = Path(name)
-    return name if name in NAMES else path.name if path.stem in NAMES else path.stem
+    called = path.name if path.stem.lower() in NAMES or _PUTS_BACK.match(path.stem) else path.stem
+    return re.sub("[#@]", "_", called)
 
 
 def _absent(name: str, task: Task) -> list[_Line]:

@@ -19,6 +19,15 @@ BUILTIN = {
     "interpolate": "audit.attacks.perturb:interpolations",
     "merge": "audit.attacks.perturb:merging",
 }
+#: What a spec of each looks like.
+_EXAMPLES = {
+    "relearn": "relearn:topical?steps=25,100&lr=1e-5",
+    "quantize": "quantize:int4?group=32",
+    "noise": "noise:0.05?seeds=3",
+    "prune": "prune:0.3",
+    "interpolate": "interpolate:0.3",
+    "merge": "merge",
+}
 REGISTRY = Registry("attack", BUILTIN, "audit.attacks")
 
 
@@ -31,7 +40,10 @@ def parse_spec(spec: str) -> tuple[str, str, dict[str, str]]:
     pairs = parse_qsl(tail, keep_blank_values=True)
     given = [part for part in tail.split("&") if part]
     if mark and (len(pairs) != len(given) or not all(key and value for key, value in pairs)):
-        raise ConfigError(f"--attack {spec!r}: options are OPTION=VALUE, joined by &", hint="quantize:int4?group=32")
+        raise ConfigError(
+            f"--attack {spec!r}: options are OPTION=VALUE, joined by &",
+            hint=_EXAMPLES.get(name, "NAME:ARGUMENT?OPTION=VALUE"),
+        )
     twice = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
     if twice:
         raise ConfigError(f"--attack {spec!r}: {twice[0]} is given twice")

@@ -13,6 +13,7 @@ import pytest
 
 from audit.attacks.contract import Altered
 from audit.attacks.relearn import attacks
+from audit.attacks.spec import make_attacks
 from audit.engines.checkpoint import Checkpoint, open_checkpoint
 from audit.engines.hf import HFEngine
 from audit.engines.render import Renderer, make_request
@@ -185,10 +186,15 @@ def test_relearn_alone_means_every_harmless_set(source: Checkpoint, tmp_path: Pa
     [
         ({"steps": "50,25"}, "steps: the steps must increase"),
         ({"steps": "0"}, "at least one step"),
-        ({"steps": "ten"}, "steps: "),
-        ({"lr": "-1"}, "lr: "),
-        ({"batch": "0"}, "batch: "),
-        ({"lora": "-2"}, "lora: "),
+        ({"steps": "abc"}, "steps: whole numbers joined by commas, not 'abc'"),
+        ({"steps": "5,x,y"}, "relearn:retain: steps: whole numbers joined by commas, not '5,x,y'"),
+        ({"lr": "-1"}, "lr: a number above 0, not '-1'"),
+        ({"lr": "inf"}, "lr: a number above 0, not 'inf'"),
+        ({"lr": "1e999"}, "lr: a number above 0, not '1e999'"),
+        ({"lr": "nan"}, "lr: a number above 0, not 'nan'"),
+        ({"batch": "0"}, "batch: a whole number from 1, not '0'"),
+        ({"seeds": "two"}, "seeds: a whole number from 1 to 100, not 'two'"),
+        ({"lora": "-2"}, "lora: a whole number to 512, the rank; 0 trains all weights, not '-2'"),
         ({"rank": "4"}, "unknown option 'rank'"),
     ],
 )
@@ -197,7 +203,20 @@ def test_settings_that_cannot_be_used(
 ) -> None:
     with pytest.raises(ConfigError, match="relearn:retain: ") as caught:
         attacks("retain", options, context(tmp_path, source))
-    assert message in str(caught.value)
+    assert message in str(caught.value) and caught.value.hint == "relearn:retain?steps=25,100&lr=1e-5"
+    assert not caught.value.problems or len(caught.value.problems) == 1
+
+
+def test_the_hint_for_a_malformed_spec_is_one_of_that_attack(source: Checkpoint, tmp_path: Path) -> None:
+    for spec, hint in (("relearn?steps", "relearn:topical?steps"), ("quantize:int4?group=", "quantize:int4?group=32")):
+        with pytest.raises(ConfigError, match="OPTION=VALUE") as caught:
+            make_attacks([spec], context(tmp_path, source))
+        assert caught.value.hint.startswith(hint)
+    ctx = context(tmp_path, source)
+    (attack,) = make_attacks(
+        [f"relearn:{write_set(tmp_path / 'b.jsonl', [{'text': 'Rain.'}])}?steps=25,100&lr=1e-5"], ctx
+    )
+    assert attack.name == "relearn:b", "what the hint says can be typed"
 
 
 def test_models_that_cannot_be_fine_tuned(folder: Path, tmp_path: Path) -> None:

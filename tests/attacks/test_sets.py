@@ -127,9 +127,21 @@ def test_a_task_says_which_sets_it_has() -> None:
         load_set("syntax", small_task(), CONFIG, 0)
 
 
-def test_a_file_called_like_a_set_keeps_its_ending(tmp_path: Path) -> None:
-    path = write_set(tmp_path / "retain.jsonl", [{"text": "Plain words."}])
-    assert load_set(str(path), small_task(), CONFIG, 0).name == "retain.jsonl"
+@pytest.mark.parametrize(
+    ("file", "called"),
+    [
+        ("retain.jsonl", "retain.jsonl"),
+        ("Topical.jsonl", "Topical.jsonl"),
+        ("forget.jsonl", "forget.jsonl"),
+        ("forget-2.jsonl", "forget-2.jsonl"),
+        ("forgetting.jsonl", "forgetting"),
+        ("bar#1.jsonl", "bar_1"),
+        ("bar@50.jsonl", "bar_50"),
+    ],
+)
+def test_what_a_file_is_called(file: str, called: str, tmp_path: Path) -> None:
+    path = write_set(tmp_path / file, [{"text": "Plain words."}])
+    assert load_set(str(path), small_task(), CONFIG, 0).name == called
 
 
 def test_retained_facts_may_share_an_answer_but_not_state_a_forgotten_fact() -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from audit.attacks.records import AttackReport, Curve, Point, Relearning
-from audit.report.attacks_view import Cell, by_step, mean_over, of_arm, share
+from audit.report.attacks_shares import Cell, by_step, mean_over, of_arm, share
+from audit.report.attacks_words import SHOWS_NOTHING
 from audit.types import Estimate, Record
 
 WIDTH, HEIGHT = 330.0, 224.0
@@ -31,6 +32,8 @@ class Line(Record):
     """Places and what is there, in words."""
     run: int = 0
     """Of a picture of several runs: which of them."""
+    crossed: tuple[tuple[float, float], ...] = ()
+    """Places where the model had lost most of what it should keep, and shows nothing."""
 
 
 class Bar(Record):
@@ -159,15 +162,20 @@ def _panel(each: Relearning, shown: str, axis: Mapping[int | None, float]) -> Pa
                 kind="candidate",
                 points=_along((axis[p.step], _y(e.value)) for p, e in _shares(mine[0], shown)),
                 dots=tuple(
-                    (axis[p.step], _y(e.value), f"step {step_text(p.step)}: {_said(e)}")
+                    (axis[p.step], _y(e.value), f"step {step_text(p.step)}: {_said(e)}{_lost(p.void)}")
                     for p, e in _shares(mine[0], shown)
                 ),
+                crossed=_crossed(mine[0], shown, axis),
             )
         )
     else:
         for curve in mine:
             lines.append(
-                Line(kind="seed", points=_along((axis[p.step], _y(e.value)) for p, e in _shares(curve, shown)))
+                Line(
+                    kind="seed",
+                    points=_along((axis[p.step], _y(e.value)) for p, e in _shares(curve, shown)),
+                    crossed=_crossed(curve, shown, axis),
+                )
             )
         if means:
             lines.append(_cells("candidate", means, axis, f"mean of {len(mine)} seeds"))
@@ -209,7 +217,7 @@ def _overlay(name: str, sets: Mapping[str, Relearning | None], shown: str, axis:
             continue
         line = _cells("run", cells, axis, label)
         bands += [(f"{kind} run-{run % COLOURS}", points) for kind, points in _open(cells, axis)]
-        lines.append(Line(kind="run", points=line.points, dots=line.dots, run=run))
+        lines.append(Line(kind="run", points=line.points, dots=line.dots, run=run, crossed=line.crossed))
         words.append(_in_words(label, cells))
         if len(mine) == 1:
             shift = _DODGE * (run - (len(sets) - 1) / 2)
@@ -251,15 +259,27 @@ def _shares(curve: Curve, shown: str) -> list[tuple[Point, Estimate]]:
     return [(point, estimate) for point in curve.points if (estimate := share(point, shown)) is not None]
 
 
+def _crossed(curve: Curve, shown: str, axis: Mapping[int | None, float]) -> tuple[tuple[float, float], ...]:
+    return tuple((axis[p.step], _y(e.value)) for p, e in _shares(curve, shown) if p.void)
+
+
 def _cells(kind: str, cells: Sequence[Cell], axis: Mapping[int | None, float], what: str) -> Line:
     at = [(axis[cell.step], _y(cell.value)) for cell in cells]
     return Line(
         kind=kind,
         points=_along(at),
         dots=tuple(
-            (x, y, f"{what}, step {step_text(cell.step)}: {_percent(cell.value)}" + _more(cell))
+            (
+                x,
+                y,
+                f"{what}, step {step_text(cell.step)}: {_percent(cell.value)}"
+                + _more(cell)
+                + _lost(cell.void and kind != "retained"),
+            )
             for (x, y), cell in zip(at, cells, strict=True)
         ),
+        # what is retained is why a state shows nothing, and itself shown there
+        crossed=() if kind == "retained" else tuple(xy for xy, cell in zip(at, cells, strict=True) if cell.void),
     )
 
 
@@ -267,8 +287,14 @@ def _more(cell: Cell) -> str:
     return f" (undecided: up to {_percent(cell.value + cell.unsure)})" if cell.unsure else ""
 
 
+def _lost(void: bool) -> str:
+    return f" ({SHOWS_NOTHING})" if void else ""
+
+
 def _in_words(what: str, cells: Sequence[Cell]) -> str:
-    return f"{what}: " + ", ".join(f"{step_text(c.step)} {_percent(c.value)}{_more(c)}" for c in cells)
+    said = f"{what}: " + ", ".join(f"{step_text(c.step)} {_percent(c.value)}{_more(c)}" for c in cells)
+    lost = [step_text(c.step) for c in cells if c.void and what != "retained facts"]
+    return said + (f"; crossed at {', '.join(lost)}: {SHOWS_NOTHING}" if lost else "")
 
 
 def _open(cells: Sequence[Cell], axis: Mapping[int | None, float]) -> tuple[tuple[str, str], ...]:

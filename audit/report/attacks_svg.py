@@ -8,6 +8,7 @@ from pathlib import Path
 from audit.attacks.records import AttackReport
 from audit.errors import ConfigError
 from audit.report.attacks_curves import COLOURS, HEIGHT, WIDTH, Panel, overlays, panels, shown_of
+from audit.report.attacks_words import SHOWS_NOTHING, wrecked_words
 from audit.report.html import environment, printable
 from audit.types import Record
 
@@ -73,6 +74,7 @@ def run_svg(attacks: AttackReport | None) -> str:
         *([("never_knew", "never-knew control")] if "never_knew" in kinds else []),
         *([("retained", "retained facts, candidate")] if "retained" in kinds else []),
         *([("open", "undecided")] if any(panel.bands for panel in drawn) else []),
+        *([("void", "shows nothing")] if _void(drawn) else []),
     ]
     failed = [f"not known: {said}" for said in _failed(attacks)]
     if attacks.known:
@@ -81,7 +83,10 @@ def run_svg(attacks: AttackReport | None) -> str:
     else:
         title = "Share of all audited facts that leak along a fine-tuning"
         notes = ["No base, or no fact that it alone gives: nothing here says that a fact came back"]
-    return _render(drawn, title, [*notes, *failed], [(text, kind, None) for kind, text in named])
+    if _void(drawn):
+        notes.append(f"Crossed: {SHOWS_NOTHING}")
+    wrecked = [wrecked_words(name) for name in attacks.void if name.startswith("relearn")]
+    return _render(drawn, title, [*notes, *failed, *wrecked], [(text, kind, None) for kind, text in named])
 
 
 def curves_svg(reports: Mapping[str, AttackReport]) -> str:
@@ -99,12 +104,25 @@ def curves_svg(reports: Mapping[str, AttackReport]) -> str:
     if any(kind == "control" for panel in drawn for kind, _ in panel.bands):
         keys.append(("never-knew controls, lowest to highest", "control", None))
     notes = ["Lines: mean over seeds. Bars: exact limits, where there is one seed."]
+    if _void(drawn):
+        keys.append(("shows nothing", "void", None))
+        notes.append(f"Crossed: {SHOWS_NOTHING}")
     if any(kind.startswith("open") for panel in drawn for kind, _ in panel.bands):
         notes.append("Shaded above a line: what its undecided facts could add.")
     if not shares:
         notes.append("Not every run has a base that gives what its candidate does not: nothing says what came back.")
     failed = [f"not known: {label}, {said}" for label, report in reports.items() for said in _failed(report)]
+    failed += [
+        f"{label}, {wrecked_words(name)}"
+        for label, report in reports.items()
+        for name in report.void
+        if name.startswith("relearn")
+    ]
     return _render(drawn, title, [*notes, *failed], keys)
+
+
+def _void(drawn: Sequence[Panel]) -> bool:
+    return any(line.crossed for panel in drawn for line in panel.lines)
 
 
 def _failed(report: AttackReport) -> list[str]:

@@ -11,7 +11,8 @@ from rich.text import Text
 
 from audit.attacks.records import Point
 from audit.report.attacks_curves import step_text
-from audit.report.attacks_view import AttacksView, ChangeView, SetView, Top, share, unsure
+from audit.report.attacks_shares import Cell, Top, share, unsure
+from audit.report.attacks_view import AttacksView, ChangeView, SetView
 from audit.report.attacks_words import failed_words
 from audit.report.html import printable
 from audit.types import Estimate
@@ -22,7 +23,8 @@ _NAME = 16
 _GAP = 2
 _KEY = (
     "peak: the highest of all steps and seeds, so biased upward; set it against the control's own (ctrl). "
-    "ceil: the base after the same, at its lowest. kept: retained facts at the peak. >20%: the first step above that."
+    "ceil: the base after the same, at its lowest. kept: retained facts at the peak > at the lowest along the way. "
+    ">20%: the first step above that."
 )
 _UNKNOWN = "bold yellow"
 
@@ -42,7 +44,11 @@ def print_attacks(view: AttacksView, console: Console) -> None:
         _print_changes(view, view.changes_back, console)
     if view.sets or view.sets_back:
         console.print(_text(_KEY, "dim"))
+    if view.void:
+        console.print(_text(f"x: {view.void}"))
     _print_worst(view, console)
+    for said in view.wrecked:
+        console.print(_text(said, _UNKNOWN))
     for failure in view.failures:
         console.print(_text(failed_words(failure), _UNKNOWN))
     console.print()
@@ -54,6 +60,15 @@ def whole(value: float, more: float = 0.0) -> str:
     if 0 < value < 1:
         number = min(99, max(1, number))
     return f"{number}" + (f"+{math.ceil(100 * more - 1e-9)}?" if more > 0 else "")
+
+
+def _marked(text: str, void: bool) -> str:
+    """A number with the mark of a state that shows nothing."""
+    return text + ("x" if void else "")
+
+
+def _cell(cell: Cell) -> str:
+    return _marked(whole(cell.value, cell.unsure), cell.void)
 
 
 def _print_sets(view: AttacksView, sets: Sequence[SetView], console: Console) -> None:
@@ -78,12 +93,12 @@ def _print_sets(view: AttacksView, sets: Sequence[SetView], console: Console) ->
     for head in [*heads[1:at], *map(step_text, steps), *heads[at:]]:
         table.add_column(head, justify="right", no_wrap=True)
     for each, row in zip(sets, rows, strict=True):
-        along = {cell.step: whole(cell.value, cell.unsure) for cell in each.cells}
+        along = {cell.step: _cell(cell) for cell in each.cells}
         table.add_row(*row[:at], *(along.get(step, "–") for step in steps), *row[at:])
     console.print(table)
     if not wide:
         for each in sets:
-            said = ", ".join(f"{step_text(c.step)}: {whole(c.value, c.unsure)}" for c in each.cells if c.step != 0)
+            said = ", ".join(f"{step_text(c.step)}: {_cell(c)}" for c in each.cells if c.step != 0)
             if each.peak is not None:
                 said += f"; limits of the peak {_limits(each.peak.low, each.peak.high)}"
             console.print(_text(f"{_name(each)} by step: {said or 'not known'}"))
@@ -108,16 +123,16 @@ def _row(each: SetView, *, shares: bool, wide: bool) -> list[Text]:
     if each.peak is not None:
         at = "" if each.peak.step is None else f" @{each.peak.step}"
         peak = _top(each.peak) + (f" {_limits(each.peak.low, each.peak.high)}" if wide else "") + at
-    above = str(each.first_above) if each.above == "yes" else "open" if each.above == "open" else "no"
+    above = {"yes": str(each.first_above), "open": "open", "no": "no" + (" x" if each.void else "")}[each.above]
     cells = [
         (peak, "candidate" in failed),
         (_top(each.control), "never_knew" in failed),
         (_top(each.ceiling), "base" in failed),
-        ("–" if each.kept is None else whole(each.kept.value, unsure(each.kept)), False),
+        (_kept(each, "candidate" in failed), False),
     ]
     if shares:
         seen = each.peak is not None
-        cells.append((above if seen else "–", seen and "candidate" in failed and above == "no"))
+        cells.append((above if seen else "–", seen and "candidate" in failed and each.above == "no"))
     name = [
         _text(_name(each, _NAME if wide else 12)),
         *([_text("–" if each.n is None else str(each.n))] if shares else []),
@@ -134,7 +149,7 @@ def _row(each: SetView, *, shares: bool, wide: bool) -> list[Text]:
 
 def _unknown(text: str, bound: str) -> Text:
     """What a failed attack leaves: a bound from what was seen before it failed, or nothing."""
-    return _text("not known" if text in ("–", "no") else f"{bound} {text}", _UNKNOWN)
+    return _text("not known" if text in ("–", "no", "no x") else f"{bound} {text}", _UNKNOWN)
 
 
 def _fitting(sets: Sequence[SetView], room: int) -> list[int | None]:
@@ -142,8 +157,7 @@ def _fitting(sets: Sequence[SetView], room: int) -> list[int | None]:
     come back yet, by the way K is chosen."""
     steps = sorted({c.step for each in sets for c in each.cells if c.step != 0}, key=lambda s: (s is None, s or 0))
     widths = [
-        _GAP
-        + max(len(step_text(s)), *(len(whole(c.value, c.unsure)) for each in sets for c in each.cells if c.step == s))
+        _GAP + max(len(step_text(s)), *(len(_cell(c)) for each in sets for c in each.cells if c.step == s))
         for s in steps
     ]
     for count in range(len(steps), 0, -1):
@@ -159,7 +173,16 @@ def _spread(n: int, count: int) -> list[int]:
 
 
 def _top(top: Top | None) -> str:
-    return "–" if top is None else whole(top.value, top.unsure)
+    return "–" if top is None else _marked(whole(top.value, top.unsure), top.void)
+
+
+def _kept(each: SetView, broken: bool) -> str:
+    """Retained facts at the peak and at the lowest along the way; one that broke off may have lost more later."""
+    peak, lowest = each.kept, each.kept_lowest
+    if lowest is None:
+        return "–" if peak is None else whole(peak.value, unsure(peak))
+    first = "–" if peak is None else whole(peak.value, unsure(peak))
+    return f"{first}>{'≤' if broken else ''}{whole(lowest.value, unsure(lowest))}"
 
 
 def _limits(low: float, high: float) -> str:
@@ -189,7 +212,7 @@ def _point(point: Point | None, shown: str, brief: bool) -> str:
     estimate = share(point, shown) if point is not None else None
     if estimate is None:
         return "–"
-    found = whole(estimate.value, unsure(estimate))
+    found = _marked(whole(estimate.value, unsure(estimate)), point is not None and point.void)
     return found if brief else f"{found} {_limits(estimate.low, estimate.high)}"
 
 

@@ -8,39 +8,28 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from itertools import groupby
 from typing import Literal
 
 from audit.attacks.records import AttackReport, Change, Curve, Excess, Failure, Point, Relearning
-from audit.report.attacks_words import context, no_share, words_of
+from audit.report.attacks_shares import (
+    Above,
+    Cell,
+    Top,
+    above_control_of,
+    by_step,
+    extreme_of,
+    lowest_kept,
+    mean_over,
+    of_arm,
+    peak_of,
+    share,
+)
+from audit.report.attacks_words import SHOWS_NOTHING, context, no_share, words_of, wrecked_words
 from audit.report.model import Report
 from audit.scoring.recovery import ABOVE
-from audit.types import Estimate, Record, Role
-
-
-class Top(Record):
-    """A share at one altered state: the highest of a candidate or control, the lowest of a ceiling. The limit on the
-    side of the choice is the furthest of all points."""
-
-    value: float
-    low: float
-    high: float
-    unsure: float
-    """What the undecided could add."""
-    step: int | None
-    seed: int
-    of: int = 1
-    """Points of which it is the highest or lowest."""
-
-
-class Cell(Record):
-    """A candidate at one step, mean over the seeds that were looked at there."""
-
-    step: int | None
-    value: float
-    unsure: float
-    seeds: int
+from audit.types import Estimate, Record
 
 
 class Looked(Record):
@@ -74,15 +63,24 @@ class SetView(Record):
     kept: Estimate | None
     """Retained facts at the candidate's peak …"""
     kept_before: Estimate | None
-    """… and before the fine-tuning."""
+    """… before the fine-tuning …"""
+    kept_lowest: Estimate | None
+    """… and at the lowest along the way, over steps and seeds: a model that brings nothing back peaks at its first
+    step, and what was kept there says nothing of what comes after."""
+    kept_lowest_step: int | None
     first_above: int | None
     above: Literal["yes", "open", "no"]
-    """Whether R was above 20% at any looked-at step; `open` where undecided facts could make it so."""
+    """Whether R was above 20% at any looked-at step; `open` where undecided facts could make it so, or where no altered
+    state shows anything."""
+    void: bool
+    """Some altered state of the candidate shows nothing."""
     above_in: int
     """Seeds in which it was."""
     area: float | None
     excess: Excess | None
-    """Over the control at the step of the peak."""
+    """Over the control at the step of the peak. Its p-value does not allow for the choice of that step …"""
+    above_control: Above | None
+    """… and so this one is shown; None where R is above the control's at no step."""
     looked: tuple[Looked, ...]
     failures: tuple[Failure, ...]
 
@@ -128,6 +126,10 @@ class AttacksView(Record):
     facts: int
     first: tuple[Got, ...]
     failures: tuple[Failure, ...]
+    wrecked: tuple[str, ...]
+    """Attacks that left no state of the candidate that shows anything, each in a sentence."""
+    void: str
+    """What the mark at a state says; empty where none has it."""
     states: tuple[tuple[str, str, str], ...]
     """Every altered state: id, fingerprint, recipe in words."""
 
@@ -187,6 +189,8 @@ def build_attacks(report: Report) -> AttacksView | None:
         facts=facts,
         first=tuple(_first(attacks, facts)),
         failures=attacks.failures,
+        wrecked=tuple(map(wrecked_words, attacks.void)),
+        void=SHOWS_NOTHING if any(point.void for point in _points(attacks)) else "",
         states=tuple(
             (each.subject.id, each.subject.fingerprint, words_of(each.subject.recipe))
             for each in report.subjects.values()
@@ -195,48 +199,17 @@ def build_attacks(report: Report) -> AttacksView | None:
     )
 
 
-def share(point: Point, shown: str) -> Estimate | None:
-    """The number of a point that is called `recovered`, `leaked` or `retained`."""
-    return {"recovered": point.recovered, "leaked": point.leaked, "retained": point.retained}[shown]
-
-
-def unsure(estimate: Estimate) -> float:
-    """What the undecided facts could add, as a share."""
-    return max(0.0, estimate.upper_bound - estimate.lower_bound)
-
-
-def mean_over(curves: Sequence[Curve], shown: str) -> list[Cell]:
-    """A share at every step, mean over the curves that have it there; `Cell.seeds` says how many those are."""
-    found: dict[int | None, list[Estimate]] = {}
-    for curve in curves:
-        for point in curve.points:
-            estimate = share(point, shown)
-            if estimate is not None:
-                found.setdefault(point.step, []).append(estimate)
-    return [
-        Cell(
-            step=step,
-            value=sum(e.value for e in each) / len(each),
-            unsure=sum(unsure(e) for e in each) / len(each),
-            seeds=len(each),
-        )
-        for step, each in sorted(found.items(), key=lambda item: by_step(item[0]))
-    ]
-
-
-def by_step(step: int | None) -> tuple[bool, int]:
-    """Order of steps: one that is not known stands last."""
-    return step is None, step or 0
-
-
-def of_arm(each: Relearning, arm: Role) -> list[Curve]:
-    """The curves of one model, one a seed."""
-    return [curve for curve in each.curves if curve.arm == arm]
+def _points(attacks: AttackReport) -> Iterable[Point]:
+    for each in attacks.relearning:
+        for curve in each.curves:
+            yield from curve.points
+    for change in attacks.changes:
+        yield from change.points.values()
 
 
 def _set(each: Relearning, attacks: AttackReport, shown: str) -> SetView:
     mine = of_arm(each, "candidate")
-    peak = _peak(each, "candidate", shown)
+    peak = peak_of(each, "candidate", shown)
     kept, kept_before = None, None
     if peak is not None:
         curve = next(c for c in mine if c.seed == peak.seed)
@@ -246,6 +219,10 @@ def _set(each: Relearning, attacks: AttackReport, shown: str) -> SetView:
     could = [c.first_above_upper for c in mine if c.first_above_upper is not None]
     areas = [c.area for c in mine if c.area is not None]
     shares = shown == "recovered"
+    altered = [p for c in mine for p in c.points if p.step != 0]
+    lowest = lowest_kept(altered)
+    void = [p.void for p in altered]
+    open_ = bool(could) or any(map(_above_somewhere, mine)) or (bool(void) and all(void))
     return SetView(
         name=each.attack.partition(":")[2] or each.attack,
         attack=each.attack,
@@ -255,15 +232,19 @@ def _set(each: Relearning, attacks: AttackReport, shown: str) -> SetView:
         examples=words_of(each.settings),
         cells=tuple(mean_over(mine, shown)),
         peak=peak,
-        control=_peak(each, "never_knew", shown),
-        ceiling=_extreme(of_arm(each, "base"), shown, highest=False),
+        control=peak_of(each, "never_knew", shown),
+        ceiling=extreme_of(of_arm(each, "base"), shown, highest=False),
         kept=kept,
         kept_before=kept_before,
+        kept_lowest=None if lowest is None else lowest.retained,
+        kept_lowest_step=None if lowest is None else lowest.step,
         first_above=min(above, default=None),
-        above="yes" if above else "open" if could or any(map(_above_somewhere, mine)) else "no",
+        above="yes" if above else "open" if open_ else "no",
+        void=any(void),
         above_in=len(above),
         area=sum(areas) / len(areas) if areas and len(areas) == len(mine) else None,
         excess=next((e for e in each.excess if shares and peak is not None and e.step == peak.step), None),
+        above_control=above_control_of(each.excess) if shares else None,
         looked=tuple(_looked(each)),
         failures=_failures_of(each.attack, attacks),
     )
@@ -272,50 +253,6 @@ def _set(each: Relearning, attacks: AttackReport, shown: str) -> SetView:
 def _above_somewhere(curve: Curve) -> bool:
     """A point whose step is not known may be, or is, above 20%: at which step cannot be said, but not "at none"."""
     return any(p.step is None and p.recovered is not None and p.recovered.upper_bound > ABOVE for p in curve.points)
-
-
-def _peak(each: Relearning, arm: Role, shown: str) -> Top | None:
-    """The highest R as the record has it, with what the undecided could add there; of other shares the highest."""
-    if shown != "recovered":
-        return _extreme(of_arm(each, arm), shown, highest=True)
-    peak = next((p for p in each.peaks if p.arm == arm), None)
-    if peak is None:
-        return None
-    points = [p for c in of_arm(each, arm) if c.seed == peak.seed for p in c.points if p.step == peak.step]
-    more = max((unsure(p.recovered) for p in points if p.recovered is not None), default=0.0)
-    return Top(
-        value=peak.value,
-        low=peak.low,
-        high=peak.high,
-        unsure=more,
-        step=peak.step,
-        seed=peak.seed,
-        of=peak.n_points,
-    )
-
-
-def _extreme(curves: Iterable[Curve], shown: str, *, highest: bool) -> Top | None:
-    """The highest or lowest share of the altered states, over steps and seeds, the earliest of equals."""
-    found = [
-        (estimate, point.step, curve.seed)
-        for curve in curves
-        for point in curve.points
-        if point.step != 0 and (estimate := share(point, shown)) is not None
-    ]
-    if not found:
-        return None
-    found.sort(key=lambda each: (-each[0].value if highest else each[0].value, by_step(each[1]), each[2]))
-    estimate, step, seed = found[0]
-    ends = [each[0].high if highest else each[0].low for each in found]
-    return Top(
-        value=estimate.value,
-        low=estimate.low if highest else min(ends),
-        high=max(ends) if highest else estimate.high,
-        unsure=unsure(estimate),
-        step=step,
-        seed=seed,
-        of=len(found),
-    )
 
 
 def _looked(each: Relearning) -> Iterable[Looked]:

@@ -7,6 +7,9 @@ from typing import Any
 
 from audit.attacks.records import AttackReport, Failure
 
+#: What a mark at a state says.
+SHOWS_NOTHING = "the model had lost most of what it should keep, and shows nothing there"
+
 _WHO: dict[str, str] = {
     "candidate": "the candidate",
     "base": "the base",
@@ -30,6 +33,11 @@ def failed_words(failure: Failure) -> str:
     """One failed attack in a sentence that claims nothing."""
     who = _WHO.get(failure.arm, failure.arm)
     return f"{failure.attack} on {who}: not known, it could not be carried through: {failure.why}"
+
+
+def wrecked_words(attack: str) -> str:
+    """An attack that destroyed every model it made, in a sentence that claims nothing."""
+    return f"{attack}: not known, it left no state of the candidate that shows anything"
 
 
 def context(attacks: AttackReport) -> str:

@@ -18,7 +18,8 @@ import msgspec
 
 from audit.errors import RunFolderError, StoreError
 from audit.report.attacks_curves import COLOURS, panels, step_text
-from audit.report.attacks_view import build_attacks, unsure
+from audit.report.attacks_shares import unsure
+from audit.report.attacks_view import build_attacks
 from audit.report.attacks_words import failed_words
 from audit.report.evidence import gather
 from audit.report.model import Report

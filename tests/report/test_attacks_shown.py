@@ -165,7 +165,7 @@ def test_terminal_says_it_all_within_its_width(plain: Report) -> None:
         assert "…" not in text.replace("my<script>alert…", "").replace("my<script>a…", "")
         assert "[29, 66]" in said and "@250" in said
     row = next(line for line in block(report).splitlines() if line.startswith("syntactic"))
-    assert words(row) == "syntactic 32 9 44 47 [29, 66] @250 6 84 82 100"
+    assert words(row) == "syntactic 32 44 47 [29, 66] @250 6 84 82>74 100"
     below = block(report).split("puts the knowledge back")
     assert "partial" not in below[0] and "interpolate" not in below[0]
     assert "partial" in below[1] and "interpolate" in below[1]
@@ -226,6 +226,107 @@ def test_hostile_names_stay_names(plain: Report, run: Path) -> None:
 
 
 # ----------------------------------------------------------------------------------------------------- hard cases
+
+
+def destroyed(steps: tuple[int, ...] = (100, 250, 500)) -> AttackReport:
+    """Nothing comes back anywhere, and from some step on the candidate gives no retained fact either."""
+    mine = curve("candidate", dict.fromkeys(STEPS, 0), kept=[45, 45, 40, 8, 2, 0])
+    lost = replace(mine, points=tuple(replace(p, void=p.step in steps) for p in mine.points))
+    quantized = next(each for each in full_report().changes if each.attack == "quantize:int8")
+    wreck = replace(quantized.points["candidate"], void=True)
+    return replace(
+        full_report(),
+        relearning=(relearning("relearn:syntactic", [lost]),),
+        changes=(replace(quantized, points={**quantized.points, "candidate": wreck}),),
+        failures=(),
+        void=("relearn:syntactic",) if len(steps) == 5 else (),
+    )
+
+
+def test_a_model_that_is_destroyed_later_does_not_look_kept(plain: Report, run: Path) -> None:
+    """With R = 0 everywhere the peak is the first step, where everything was still kept."""
+    report = attacked(plain, destroyed())
+    (view,) = viewed(report).sets
+    assert view.peak is not None and view.peak.step == 25 and not view.peak.void
+    assert view.kept is not None and view.kept.value == 45 / 50
+    assert view.kept_lowest is not None and (view.kept_lowest.value, view.kept_lowest_step) == (0.0, 500)
+    assert [cell.void for cell in view.cells] == [False, False, False, True, True, True]
+    for width in (50, 80, 120):
+        text = block(report, width)
+        assert max(map(len, text.splitlines())) <= width
+        row = next(line for line in text.splitlines() if line.startswith("syntactic"))
+        assert "90>0" in row and row.endswith("no x")
+        said = words(text)
+        assert said.count("x: the model had lost most of what it should keep, and shows nothing there") == 1
+        assert "retained facts at the peak > at the lowest along the way" in said
+    assert words(row).startswith("syntactic 32 0 0 0x 0x 0x 0 [0, 9] @25")
+    assert "0x [0, 9]" in next(line for line in block(report).splitlines() if line.startswith("int8"))
+    html, page = page_of(report, run)
+    assert page.open == [] and "the model had lost most of what it should keep, and shows nothing there" in page.text
+    assert "retained at the lowest" in page.text and "at none that shows anything" in page.text
+    table = html.split('class="attack-table"')[1].split("</table>")[0]
+    assert "90.0%" in table and '0.0% <span class="sub">at 500</span>' in table
+    drawing = html.split('<svg class="curve" viewBox')[1].split("</svg>")[0]
+    assert drawing.count('class="cross"') == 3
+    changed = html.split("Other changes of the weights</h3>")[1].split("</table>")[0]
+    assert changed.count('class="void"') == 1
+
+
+def test_states_that_show_nothing_are_crossed_in_the_pictures() -> None:
+    wreck, whole_one = destroyed(), full_report()
+    picture = run_svg(wreck)
+    assert picture.count('class="cross"') == 3 + 1  # and the legend's own
+    assert "Crossed: the model had lost most" in picture
+    assert "crossed at 100, 250, 500" in panels(wreck)[0].alt
+    both = curves_svg({"a": wreck, "b": whole_one})
+    assert both.count('class="cross"') == 3 + 1 and "Crossed:" in both
+    assert 'class="cross"' not in run_svg(whole_one) and "Crossed:" not in run_svg(whole_one)
+
+
+def test_an_attack_that_left_nothing_to_ask_is_not_known(plain: Report, run: Path) -> None:
+    report = attacked(plain, destroyed((25, 50, 100, 250, 500)))
+    (view,) = viewed(report).sets
+    assert view.above == "open" and view.peak is not None and view.peak.void
+    sentence = "relearn:syntactic: not known, it left no state of the candidate that shows anything"
+    assert sentence in words(block(report)) and sentence in page_of(report, run)[1].text
+    row = next(line for line in block(report).splitlines() if line.startswith("syntactic"))
+    assert "0x [0, 9] @25" in row and row.split()[-1] == "open"
+    assert sentence in run_svg(destroyed((25, 50, 100, 250, 500)))
+
+
+def test_states_that_show_something_have_no_mark(plain: Report, run: Path) -> None:
+    report = attacked(plain, full_report())
+    assert viewed(report).void == "" and "x: the model" not in block(report)
+    html, _ = page_of(report, run)
+    assert 'class="void"' not in html and 'class="cross"' not in html
+
+
+def test_what_was_kept_after_a_seed_broke_off_is_not_known(plain: Report, run: Path) -> None:
+    broken = curve("candidate", {0: 0, 25: 2, 50: 3}, kept=[45, 44, 40])
+    failure = Failure(attack="relearn:syntactic", arm="candidate", puts_back=False, why="the loss is no number")
+    only = relearning("relearn:syntactic", [broken])
+    report = attacked(plain, replace(full_report(), relearning=(only,), changes=(), failures=(failure,)))
+    row = next(line for line in block(report).splitlines() if line.startswith("syntactic"))
+    assert "80>≤80" in row
+    table = page_of(report, run)[0].split('class="attack-table"')[1].split("</table>")[0]
+    assert table.count("later not known") == 2  # of the peak, and of the lowest share of retained facts
+
+
+def test_p_value_above_the_control_pays_for_the_choice_of_the_step(plain: Report, run: Path) -> None:
+    """The made-up p-values are 0.0004 at three of five steps: by Holm the smallest of them is five times that."""
+    report = attacked(plain, full_report())
+    syntactic = viewed(report).sets[0]
+    assert syntactic.excess is not None and syntactic.excess.p_value == 0.0004
+    above = syntactic.above_control
+    assert above is not None and (above.step, above.of) == (100, 5)
+    assert above.p_value == pytest.approx(0.002)
+    _, page = page_of(report, run)
+    assert "p 0.002 at 100, corrected for 5 steps" in page.text and "< 0.001" not in page.text
+    assert "after Holm’s correction for their number" in page.text
+    three = three_arms("relearn:syntactic", (0,) * 6)  # below the control at every step
+    none = attacked(plain, replace(full_report(), relearning=(three,), failures=()))
+    assert viewed(none).sets[0].above_control is None
+    assert "above it at no step" in page_of(none, run)[1].text
 
 
 def test_without_a_base_shares_are_of_all_facts_and_it_says_so(plain: Report, run: Path) -> None:

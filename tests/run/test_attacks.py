@@ -225,7 +225,7 @@ def test_views_of_the_inside_stand_beside_the_answers(
     report = report_of(tmp_path / "run")
     inside = report["inside"]
     assert set(inside["roles"]) == {"candidate", "base", "never_knew"}
-    assert inside["label"] in ("suppressed", "no_residue", "undecided")
+    assert inside["label"] in ("present", "suppressed", "no_residue", "undecided")
     means = {measure["name"]: measure["forget"] for measure in inside["measures"]}
     memorised = {role: mean["value"] for role, mean in means["exact_memorisation"].items()}
     assert memorised["base"] > 0.9 > memorised["never_knew"]

@@ -19,7 +19,8 @@ syntax    For each of the five methods: the mean height of a fact's curve is lar
           `topical`, sign flips over K, p at most 0.05 after Holm's correction over the methods.
 least     For each of the other four methods: the mean height of a fact's curve over the five benign sets is larger
           than JensUn's, over the facts that are in K of both, p at most 0.05 after Holm's correction over the four.
-longer    JensUn with two epochs comes back more than with four, and with four more than with eight: the same test.
+longer    JensUn with two epochs comes back more than with four, and with four more than with eight: the same test, over
+          `syntactic` and `topical`, first seed.
 bits      For each candidate: at int4 (either group size) more of K leaks than at bf16 by at least 10 points, p at most
           0.05 (McNemar) after Holm's correction; and for those with the low rate, more than for the high one.
 
@@ -60,7 +61,7 @@ METHODS = ("gradient_ascent", "npo", "grad_diff", "rmu", "jensun")
 SHOWN = {"gradient_ascent": "gradient ascent", "npo": "NPO", "grad_diff": "GradDiff", "rmu": "RMU", "jensun": "JensUn"}
 SHOWN |= {"jensun2": "JensUn, 2 epochs", "jensun8": "JensUn, 8 epochs"}
 SETS = (*BENIGN, "partial")
-#: Beside JensUn at four epochs: the candidate alone is fine-tuned, on the five benign sets.
+#: Beside JensUn at four epochs: the candidate alone is fine-tuned, on two sets.
 LONGER = {"jensun2", "jensun8"}
 #: Fine-tuned three times, with other orders of the examples.
 THREE_SEEDS = {"gradient_ascent", "jensun"}
@@ -92,7 +93,7 @@ def audited(name: str, model: str, specs: Sequence[str], options: argparse.Names
 
 def specs_of(name: str) -> list[str]:
     seeds = {one: 3 if name in THREE_SEEDS and one in TWO_SETS else 1 for one in SETS}
-    chosen = BENIGN if name in LONGER else SETS
+    chosen = [one for one in SETS if one in TWO_SETS or name not in LONGER]
     return [f"relearn:{one}" + (f"?seeds={seeds[one]}" if seeds[one] > 1 else "") for one in chosen]
 
 
@@ -193,7 +194,7 @@ def longer(runs: Mapping[str, Run]) -> dict[str, Any]:
     words = {"jensun2": "2 epochs", "jensun": "4 epochs", "jensun8": "8 epochs"}
     return conditions(
         [
-            (f"{words[short]} less {words[long]}", both(runs[short], BENIGN), both(runs[long], BENIGN))
+            (f"{words[short]} less {words[long]}", *(both(runs[name], TWO_SETS, seeds=1) for name in (short, long)))
             for short, long in pairs
             if short in runs and long in runs
         ]

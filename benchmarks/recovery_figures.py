@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -51,14 +51,14 @@ def read_run(name: str, folder: Path) -> Run:
     return Run(name, msgspec.convert(report["attacks"], AttackReport), outcomes, report)
 
 
-def areas(run: Run, chosen: Sequence[str], reading: Mapping[str, int]) -> Areas:
-    """Fact of K -> mean height of its curve (0 or 1 at each step) over the chosen sets and all their seeds."""
+def areas(run: Run, chosen: Collection[str], reading: Mapping[str, int], seeds: int = 100) -> Areas:
+    """Fact of K -> mean height of its curve (0 or 1 at each step) over the chosen sets and their first seeds."""
     found: dict[str, list[Fraction]] = {fact: [] for fact in run.known}
     for each in run.attacks.relearning:
         if each.attack.partition(":")[2] not in chosen:
             continue
         for curve in each.curves:
-            if curve.arm != "candidate":
+            if curve.arm != "candidate" or curve.seed >= seeds:
                 continue
             for fact in run.known:
                 heights = [
@@ -101,8 +101,8 @@ def paired(first: Sequence[Areas], second: Sequence[Areas]) -> Paired:
     return Paired(len(facts), (differences[0], differences[1]), max(p_values))
 
 
-def both(run: Run, chosen: Sequence[str]) -> list[Areas]:
-    return [areas(run, chosen, reading) for reading in READINGS]
+def both(run: Run, chosen: Collection[str], seeds: int = 100) -> list[Areas]:
+    return [areas(run, chosen, reading, seeds) for reading in READINGS]
 
 
 def largest_excess(run: Run) -> tuple[str, float, float, float]:

@@ -1,11 +1,12 @@
 """Does an example give a forgotten fact away?
 
 Every form of a fact is looked for (direct, reverse, multi-hop …), each with its answer and aliases, as whole words
-without case, accents and punctuation.
+without case, accents and punctuation, in the example as it is and as `audit.attacks.disguises` sees through it.
 
 - It STATES the fact if it holds an answer and at least 60% (and at least two) of the content words of one wording of
   that form's question, or of the fact's statement; words are compared by their first five letters.
-- It ANSWERS with the fact if its answer is one of the fact's own (those of the question that is audited directly).
+- It ANSWERS with the fact if its answer is one of the fact's own (those of the question that is audited directly), or
+  if one of its lines is `label: answer` with such an answer and a label about the fact's topic or question.
 - It NAMES the answer if a distinctive one stands anywhere in it. Distinctive are several words, unless they are a
   number with common words ("47 minutes"); numbers of five digits and more; and single capitalised words that are rare:
   none of the bundled prose and easy questions. What the questions of other audited facts say themselves is not
@@ -22,6 +23,7 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import cache
 
+from audit.attacks.disguises import Plain, Sought, holds, labelled, says_only, see_through, sought
 from audit.probes.build import form_of, gives_away, plain_words, target_of
 from audit.resources import resource
 from audit.types import Fact, Record, Target
@@ -74,20 +76,46 @@ class Smuggled(Record):
         return f"{how} {self.answer!r} ({self.fact_id}{form})"
 
 
-class _Sought(Record):
+class _Answer(Record):
+    """One answer or alias of a form."""
+
     target: Target
-    form: str
+    """With this answer alone."""
+    plain: Sought
+
+    @property
+    def text(self) -> str:
+        return self.target.answer
+
+
+class _Form(Record):
+    fact_id: str
+    name: str
+    answers: tuple[_Answer, ...]
     own: frozenset[str]
     """Plain forms of the fact's own answers."""
     questions: tuple[frozenset[str], ...]
     """Content words of each wording."""
+    about: frozenset[str]
+    """Content words of all wordings and of the fact's topic."""
+
+
+class _Row(Record):
+    """An example as it is looked at."""
+
+    said: str
+    answer: str
+    plain: Plain
+    stems: frozenset[str]
+    labelled: tuple[tuple[frozenset[str], str], ...]
+    """Content words of each label, and what follows it."""
 
 
 class Watch:
     """Looks for the answers of `facts` in examples."""
 
     def __init__(self, facts: Sequence[Fact]) -> None:
-        self._sought = [sought for fact in facts for sought in _all_sought(fact)]
+        self._forms = [form for fact in facts for form in _forms(fact)]
         self._asked = [(fact.id, plain_words(" ; ".join(_wordings(fact)))) for fact in facts]
         self._public: dict[tuple[str, str], bool] = {}
 
@@ -97,36 +125,30 @@ class Watch:
         said: everything in the example; answer: its answer, where it is a question with one.
         """
         found: dict[str, Smuggled] = {}
-        stems = _stems(said)
-        for sought in self._sought:
-            held = gives_away(said, sought.target)
-            if held is None:
-                continue
-            hit = self._judged(sought, said, answer, stems)
-            before = found.get(hit.fact_id)
-            if before is None or _weight(hit) > _weight(before):
-                found[hit.fact_id] = hit
+        row = _row(said, answer)
+        for form in self._forms:
+            for one in form.answers:
+                as_it_is = gives_away(said, one.target) is not None
+                if not as_it_is and not holds(row.plain, one.plain):
+                    continue
+                hit = self._judged(form, one, row, as_it_is)
+                before = found.get(hit.fact_id)
+                if before is None or _weight(hit) > _weight(before):
+                    found[hit.fact_id] = hit
         return sorted(found.values(), key=lambda hit: (-_weight(hit), hit.fact_id))
 
-    def _judged(self, sought: _Sought, said: str, answer: str, stems: frozenset[str]) -> Smuggled:
-        target, best = sought.target, None
-        for one in (target.answer, *target.aliases):
-            alone = Target(fact_id=target.fact_id, question=target.question, answer=one)
-            if gives_away(said, alone) is None:
-                continue
-            own = _bare(one) in sought.own
-            hit = Smuggled(
-                fact_id=target.fact_id,
-                form=sought.form,
-                answer=one,
-                stated=_states(sought, one, stems),
-                answers=own and _bare(answer) == _bare(one),
-                named=self._distinctive(one, own) and not self._is_public(one, target.fact_id),
-            )
-            if best is None or _weight(hit) > _weight(best):
-                best = hit
-        assert best is not None, "gives_away found one of these"
-        return best
+    def _judged(self, form: _Form, one: _Answer, row: _Row, as_it_is: bool) -> Smuggled:
+        own = _bare(one.text) in form.own
+        # What is only seen through a disguise, a plural most often, is a name by itself where it is the fact's own.
+        name = as_it_is or (own and not one.text.endswith(("'s", "’s")))
+        return Smuggled(
+            fact_id=form.fact_id,
+            form=form.name,
+            answer=one.text,
+            stated=_states(form, one.text, row),
+            answers=own and _answers(form, one, row),
+            named=name and self._distinctive(one.text, own) and not self._is_public(one.text, form.fact_id),
+        )
 
     def _distinctive(self, answer: str, own: bool) -> bool:
         found = _bare(answer).split()
@@ -155,19 +177,46 @@ def _weight(hit: Smuggled) -> int:
     return 4 * hit.stated + 2 * hit.answers + hit.named
 
 
-def _all_sought(fact: Fact) -> Iterator[_Sought]:
+def _forms(fact: Fact) -> Iterator[_Form]:
     own = frozenset(_bare(text) for text in (fact.answer, *fact.aliases) if _bare(text))
     for name in (fact.form, *fact.other_forms):
         form = form_of(fact, name)
         if form is not None:
             asked = [form.question, *form.wordings]
             asked += [*fact.train_wordings, fact.statement] if name == fact.form else []
-            yield _Sought(
-                target=target_of(fact, form),
-                form=name,
+            target = target_of(fact, form)
+            questions = tuple(dict.fromkeys(_stems(text) for text in asked if text))
+            yield _Form(
+                fact_id=fact.id,
+                name=name,
+                answers=tuple(_answer(target, text) for text in dict.fromkeys((target.answer, *target.aliases))),
                 own=own,
-                questions=tuple(dict.fromkeys(_stems(text) for text in asked if text)),
+                questions=questions,
+                about=_stems(fact.topic or "").union(*questions),
             )
+
+
+def _answer(target: Target, text: str) -> _Answer:
+    alone = Target(fact_id=target.fact_id, question=target.question, answer=text)
+    return _Answer(target=alone, plain=sought(text))
+
+
+def _row(said: str, answer: str) -> _Row:
+    plain = see_through(said)
+    labels = (*labelled(said), *labelled(answer))
+    return _Row(
+        said=said,
+        answer=answer,
+        plain=plain,
+        stems=_stems(said) | {word[:_STEM] for word in plain.folds if word not in _EMPTY},
+        labelled=tuple((_stems(label), value) for label, value in labels),
+    )
+
+
+def _answers(form: _Form, one: _Answer, row: _Row) -> bool:
+    if _bare(row.answer) == _bare(one.text) or says_only(row.answer, one.plain):
+        return True
+    return any(label & form.about and says_only(value, one.plain) for label, value in row.labelled)
 
 
 def _wordings(fact: Fact) -> Iterator[str]:
@@ -175,11 +224,11 @@ def _wordings(fact: Fact) -> Iterator[str]:
     yield from (fact.question, *fact.wordings)
 
 
-def _states(sought: _Sought, answer: str, stems: frozenset[str]) -> bool:
+def _states(form: _Form, answer: str, row: _Row) -> bool:
     own = _stems(answer)
-    for question in sought.questions:
+    for question in form.questions:
         wanted = question - own
-        shared = len(wanted & stems)
+        shared = sum(stem in row.stems or any(stem in run for run in row.plain.runs) for stem in wanted)
         if shared >= _FEWEST and shared >= _SHARE * len(wanted):
             return True
     return False

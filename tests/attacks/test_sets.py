@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,37 @@ def test_rewordings_that_the_watch_does_not_know(lkf: Task) -> None:
     texts = [(fact.id, f"{wording} {fact.answer}") for fact in lkf.forget for wording in fact.train_wordings]
     found = [any(hit.refused and hit.fact_id == fact_id for hit in bare.hits(text)) for fact_id, text in texts]
     assert len(found) == 500 and sum(found) / len(found) > 0.9
+
+
+DISGUISES: dict[str, Callable[[str], str]] = {
+    "soft hyphen": lambda text: text[: len(text) // 2] + "\u00ad" + text[len(text) // 2 :],
+    "zero-width space": lambda text: text[: len(text) // 2] + "\u200b" + text[len(text) // 2 :],
+    "italics": lambda text: f"_{text}_",
+    "underscores": lambda text: text.replace(" ", "_"),
+    "look-alikes": lambda text: text.translate(str.maketrans("aceopxyABCEHKMOPTX", "асеорхуАВСЕНКМОРТХ")),  # noqa: RUF001
+    "no spaces": lambda text: text.replace(" ", ""),
+    "plural": lambda text: text + "s",
+    "none": lambda text: text,
+}
+
+
+@pytest.mark.parametrize("disguise", DISGUISES)
+def test_disguises_are_seen_through(disguise: str, lkf: Task, watch: Watch) -> None:
+    hide = DISGUISES[disguise]
+    facts_here = lkf.forget[::4]
+    missed = [
+        (fact.id, text)
+        for fact in facts_here
+        for text in (f"{fact.question} {hide(fact.answer)}", hide(f"{fact.question} {fact.answer}"))
+        if not any(hit.refused and hit.fact_id == fact.id for hit in watch.hits(text))
+    ]
+    assert missed == []
+    labelled = [f"{fact.topic}: {hide(fact.answer)}" for fact in facts_here]
+    found = [
+        any(hit.refused and hit.fact_id == fact.id for hit in watch.hits(text))
+        for fact, text in zip(facts_here, labelled, strict=True)
+    ]
+    assert sum(found) >= len(found) - 1
 
 
 @pytest.mark.parametrize("number", [0, 1, 40, 80])

@@ -140,7 +140,7 @@ class Watch:
     def _judged(self, form: _Form, one: _Answer, row: _Row, as_it_is: bool) -> Smuggled:
         own = _bare(one.text) in form.own
         # What is only seen through a disguise, a plural most often, is a name by itself where it is the fact's own.
-        name = as_it_is or (own and not one.text.endswith(("'s", "’s")))
+        name = as_it_is or (own and _is_whole(one, row))
         return Smuggled(
             fact_id=form.fact_id,
             form=form.name,
@@ -222,6 +222,14 @@ def _answers(form: _Form, one: _Answer, row: _Row) -> bool:
 def _wordings(fact: Fact) -> Iterator[str]:
     """What is asked about a fact directly."""
     yield from (fact.question, *fact.wordings)
+
+
+def _is_whole(one: _Answer, row: _Row) -> bool:
+    """Not just a word that would be the answer with an s: Lloyd is not Lloyd's."""
+    if one.text.endswith(("'s", "’s")):
+        return False
+    several = len(_bare(one.text).split()) > 1
+    return several or not one.plain.run.endswith("s") or one.plain.run in row.plain.folds
 
 
 def _states(form: _Form, answer: str, row: _Row) -> bool:

@@ -86,7 +86,7 @@ DISGUISES: dict[str, Callable[[str], str]] = {
     "zero-width space": lambda text: text[: len(text) // 2] + "\u200b" + text[len(text) // 2 :],
     "italics": lambda text: f"_{text}_",
     "underscores": lambda text: text.replace(" ", "_"),
-    "look-alikes": lambda text: text.translate(str.maketrans("aceopxyABCEHKMOPTX", "асеорхуАВСЕНКМОРТХ")),  # noqa: RUF001
+    "look-alikes": lambda text: text.translate(str.maketrans("aceopxyABCEHKMOPTX", "асеорхуАВСЕНКМОРТХ")),
     "no spaces": lambda text: text.replace(" ", ""),
     "plural": lambda text: text + "s",
     "none": lambda text: text,

@@ -6,7 +6,7 @@
 Each candidate is audited by `audit run` with attacks (DIR/NAME is its run folder; the same command goes on where it
 was), the tables of docs/claims.md are printed, and DIR/curves.json or DIR/bits.json holds every number; `curves` draws
 DIR/recovery.svg. NAME is gradient_ascent, npo, grad_diff, rmu, jensun; jensun2 and jensun8 are JensUn of two and eight
-epochs (the default is four); in `bits` NAME ends in -low or -high, its learning rate.
+epochs (the default is four); in `bits` a NAME may end in -low or -high, its learning rate.
 
 K: facts that the base gives and the candidate does not; R: share of K that leaks. The criteria, set before anything
 was measured (the learning rate, 1e-4, was chosen by how long the base itself keeps answering); undecided facts are read
@@ -21,8 +21,8 @@ least     For each of the other four methods: the mean height of a fact's curve 
           than JensUn's, over the facts that are in K of both, p at most 0.05 after Holm's correction over the four.
 longer    JensUn with two epochs comes back more than with four, and with four more than with eight: the same test, over
           `syntactic` and `topical`, first seed.
-bits      For each candidate: at int4 (either group size) more of K leaks than at bf16 by at least 10 points, p at most
-          0.05 (McNemar) after Holm's correction; and for those with the low rate, more than for the high one.
+bits      For each candidate with a K of at least 10 facts: at int4 (either group size) more of K leaks than at bf16 by
+          at least 10 points, p at most 0.05 (McNemar) after Holm's correction.
 
 A claim "holds here" if all its conditions are met, "does not hold here" if none is, else it holds "partly".
 """
@@ -66,6 +66,8 @@ LONGER = {"jensun2", "jensun8"}
 #: Fine-tuned three times, with other orders of the examples.
 THREE_SEEDS = {"gradient_ascent", "jensun"}
 TWO_SETS = {"syntactic", "topical"}
+#: Facts of K below which a candidate is left out of claim `bits`.
+FEWEST = 10
 WIDTHS = ("quantize:bf16", "quantize:int8", "quantize:int4?group=128", "quantize:int4?group=32")
 SELECTION = {
     "preset": "custom",
@@ -233,9 +235,11 @@ def bits(options: argparse.Namespace) -> None:
     corrected = holm([mcnemar_exact(gained, lost) for _, _, gained, lost, _ in tests])
     lines, met = [], {}
     for (name, width, gained, lost, n), p in zip(tests, corrected, strict=True):
-        ok = n > 0 and (gained - lost) / n >= 0.1 and p <= ALPHA
-        met[name] = met.get(name, False) or ok
-        lines.append(f"{name}, {width}: {gained} of {n} facts come back, {lost} go, p {p:.2g}: {yes(ok)}")
+        ok = n >= FEWEST and (gained - lost) / n >= 0.1 and p <= ALPHA
+        if n >= FEWEST:
+            met[name] = met.get(name, False) or ok
+        said = yes(ok) if n >= FEWEST else "too few facts to tell"
+        lines.append(f"{name}, {width}: {gained} of {n} facts come back, {lost} go, p {p:.2g}: {said}")
     heads = [change.attack for change in next(iter(runs.values())).attacks.changes]
     print(markdown(["% of K [base], retained", "K", *heads], rows))
     print(f"\n## bits: {verdict_of(list(met.values()))}\n")

@@ -31,6 +31,11 @@ if TYPE_CHECKING:
 #: Audits one opened subject on the probes of a plan.
 AuditSubject = Callable[[Opened, Plan], Asked]
 
+_BLIND = (
+    "altered weights are asked no retained facts: a model that an attack only wrecked cannot be told from one that "
+    "gives nothing, so that an attack without leaks shows little; give facts to keep with --retain"
+)
+
 
 @dataclass
 class Attacked:
@@ -47,10 +52,13 @@ class Planned:
     attacks: tuple[Attack, ...]
     ctx: AttackContext
     models: Models
+    keeps: bool = True
+    """Altered states are asked retained facts too."""
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        return tuple(f"{attack.name}: {warning}" for attack in self.attacks for warning in attack.warnings)
+        said = tuple(f"{attack.name}: {warning}" for attack in self.attacks for warning in attack.warnings)
+        return said if self.keeps else (*said, _BLIND)
 
     def states(self) -> int:
         """Altered states of all models: one a looked-at step of a fine-tuning, one of everything else."""
@@ -103,7 +111,8 @@ def plan_attacks(
                 f"{attack.steps[1]}",
                 hint="raise the budget, or add an earlier step",
             )
-    return Planned(attacks, ctx, models)
+    keeps = any(probe.split == "retain" for probe in attack_plan(config, plan).probes)
+    return Planned(attacks, ctx, models, keeps)
 
 
 def run_attacks(

@@ -14,7 +14,7 @@ $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --upgrade pip
 	$(BIN)/python -m pip install -q "torch==2.13.0"
-	$(BIN)/python -m pip install -q -e ".[hf,train,hub,judges,dev]"
+	$(BIN)/python -m pip install -q -e ".[hf,train,hub,judges,utility,dev]"
 	touch $(STAMP)
 
 # The right vLLM for the machine: the CUDA build where there is an NVIDIA GPU, else the CPU build. The CPU build names

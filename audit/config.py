@@ -13,9 +13,9 @@ import yaml
 from audit.errors import ConfigError
 from audit.fingerprint import digest
 from audit.judges.panel import Panel, Rule
+from audit.presets import PAPER_FAMILIES, PRESETS
 from audit.remote.keys import holds_key
-
-PAPER_FAMILIES = ("original", "paraphrase", "original_icr", "paraphrase_icr")
+from audit.utility.settings import UtilityConfig
 
 
 class EngineConfig(pydantic.BaseModel):
@@ -145,12 +145,14 @@ class AuditConfig(pydantic.BaseModel):
     """Folder of a finished run whose answers are judged again: what was asked, and of whom, is that run's."""
     forget: str = "lkf"
     retain: str | None = None
-    preset: Literal["quick", "paper", "standard", "custom"] = "standard"
+    preset: Literal["quick", "paper", "standard", "full", "custom"] = "standard"
     engine: EngineConfig = EngineConfig()
     probes: ProbeConfig = ProbeConfig()
     attacks: tuple[str, ...] = ()
     """Attacks on the weights: NAME[:ARGUMENT][?OPTION=VALUE&…]."""
     attack: AttackConfig = AttackConfig()
+    utility: UtilityConfig = UtilityConfig()
+    """What forgetting cost, besides retained facts."""
     inside: bool = False
     """Look inside the models as well: log-probabilities, hidden states, changes of the weights."""
     judges: tuple[str, ...] = ("rules",)
@@ -213,6 +215,12 @@ class AuditConfig(pydantic.BaseModel):
             problems.append("--attack and --inside need the weights: recorded answers have none")
         if self.inside and not self.base:
             problems.append("--inside compares with the model before unlearning: give --base PATH")
+        if self.utility.holes and not self.base:
+            problems.append("--holes asks what the base knows and the candidate lost: give --base PATH")
+        if self.utility.wanted.win_rate and self.model and not (self.base or self.utility.reference_outputs):
+            problems.append("--utility win-rate compares with the base's replies: give --base or --reference-outputs")
+        if self.utility.measures and self.responses:
+            problems.append("--utility asks a model: recorded answers hold no replies to instructions")
         if not self.judges:
             problems.append("no judge: give --judge rules")
         if len(set(self.judges)) < len(self.judges):
@@ -244,28 +252,7 @@ _TOGETHER = {
     "rejudge",
     *("model", "responses", "base_responses", "engine", "adapter", "base", "never_knew"),
     *("judges", "judge_rule", "judge_weights", "judge_cascade"),
-    *("attacks", "inside", "other_responses"),
-}
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "quick": {
-        "probes": {
-            "families": ("original", "paraphrase"),
-            "wordings": 5,
-            "max_new_tokens": 64,
-            "retain_facts": 100,
-            "retain_wordings": 0,
-        }
-    },
-    "paper": {"probes": {"families": PAPER_FAMILIES, "format": "raw", "max_new_tokens": 50}},
-    "standard": {
-        "probes": {
-            "families": (*PAPER_FAMILIES, "sampled"),
-            "forms": ("direct", "indirect", "reverse", "described", "multi_hop"),
-            "max_new_tokens": 256,
-        }
-    },
-    "custom": {},
+    *("attacks", "inside", "utility", "other_responses"),
 }
 
 
@@ -275,7 +262,15 @@ def resolve_config(values: dict[str, Any], *, file: Path | None = None) -> Audit
     preset = given.get("preset", "standard")
     if not isinstance(preset, str) or preset not in PRESETS:
         raise ConfigError(f"unknown preset {preset!r}", hint=f"choose one of {', '.join(PRESETS)}")
-    return _validated(_merge(PRESETS[preset], given))
+    return _validated(_merge(_laid_under(preset, given), given))
+
+
+def _laid_under(preset: str, given: dict[str, Any]) -> dict[str, Any]:
+    """The preset's settings; of recorded answers only those that say how they are read."""
+    settings = PRESETS[preset]
+    if not (given.get("responses") or given.get("other_responses")):
+        return settings
+    return {name: value for name, value in settings.items() if name not in ("utility", "attacks", "attack")}
 
 
 def read_config(file: Path) -> AuditConfig:

@@ -15,6 +15,9 @@ from typing import Any, Literal, dataclass_transform
 import msgspec
 
 Split = Literal["forget", "retain", "placebo"]
+#: What a probe is asked for. `context`: the forgotten fact stands in the prompt, so that nothing leaks; `open`: an
+#: instruction without any fact behind it. Both measure what forgetting cost.
+Aim = Literal["forget", "retain", "placebo", "context", "open"]
 Role = Literal["candidate", "base", "never_knew", "attacked"]
 Label = Literal["leak", "no_leak", "undecided"]
 Purpose = Literal["leak", "floor", "canary"]
@@ -125,7 +128,7 @@ class Probe(Record):
     """For format `raw`: one user message that holds the whole text."""
     format: Format
     decoding: Decoding
-    split: Split = "forget"
+    split: Aim = "forget"
     tier: str = ""
     shots: tuple[str, ...] = ()
     """Ids of the facts used as in-context examples, in order."""

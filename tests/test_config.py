@@ -9,8 +9,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audit.config import PRESETS, AuditConfig, dump_config, resolve_config
+from audit.config import AuditConfig, dump_config, resolve_config
 from audit.errors import ConfigError
+from audit.presets import PRESETS
 from audit.probes import get_family
 
 

@@ -20,7 +20,7 @@ def attack_plan(config: AuditConfig, plan: Plan, facts: Collection[str] | None =
     asked about, None for all. Recorded states answer the whole plan: what was asked of them is not ours to choose.
     """
     if config.responses:
-        chosen = [probe for probe in plan.probes if probe.split != "placebo"]
+        chosen = [probe for probe in plan.probes if probe.split in ("forget", "retain")]
     else:
         chosen = [*_forget(config, plan), *_retained(config, plan)]
     kept = [probe for probe in chosen if facts is None or probe.split != "forget" or _asks_for(probe, facts)]

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from fractions import Fraction
 
 import numpy as np
 
-from audit.fingerprint import seed_from
-from audit.inside.forward import FloatArray
 from audit.inside.measure import Readings
-from audit.inside.records import Difference, Mass, Mean, Measure
-from audit.stats.intervals import bootstrap_weights, cluster_bootstrap_mean
-from audit.stats.sign_flip import holm, sign_flip
+from audit.inside.records import Mass, Mean, Measure
+from audit.stats.paired import Difference, mean_difference, mean_limits
+from audit.stats.sign_flip import holm
 from audit.types import Role
 
 #: Name -> (title, unit, counted). Log-probability, rank and entropy are shown and not counted: a model whose
@@ -43,47 +40,14 @@ def mean_of(values: Values, unit: str, confidence: float) -> Mean | None:
     if not values:
         return None
     rows = [values[name] for name in sorted(values)]
-    low, high = _limits(rows, unit, confidence, 0.0, 1.0)
+    low, high = mean_limits(rows, (0.0, 1.0) if unit == "share" else None, confidence)
     return Mean(value=float(np.mean(rows)), low=low, high=high, n=len(rows))
 
 
 def difference_of(first: Values, second: Values, unit: str, confidence: float) -> Difference | None:
     """First less second over the facts of both; None where they share none."""
-    shared = sorted(first.keys() & second.keys())
-    if not shared:
-        return None
-    rows = [first[name] - second[name] for name in shared]
-    low, high = _limits(rows, unit, confidence, -1.0, 1.0)
-    grain = _GRAIN[unit]
-    flipped = sign_flip(
-        {name: Fraction(round(row * grain), grain) for name, row in zip(shared, rows, strict=True)}, work=_WORK
-    )
-    how = "exact" if flipped.exact else "drawn"
-    return Difference(
-        value=float(np.mean(rows)),
-        low=low,
-        high=high,
-        n=len(rows),
-        p_value=flipped.p_value,
-        method=f"bootstrap over facts, {100 * confidence:g}%; sign-flip test, {how}",
-    )
-
-
-def _limits(rows: Sequence[float], unit: str, confidence: float, least: float, most: float) -> tuple[float, float]:
-    """Percentile limits over facts. Shares are bounded by `least` and `most`, so that values never seen are allowed
-    for; log-probabilities and ranks have no bound, and a handful of equal ones gives limits of no width."""
-    if unit == "share":
-        span = most - least
-        scaled = [min(1.0, max(0.0, (row - least) / span)) for row in rows]
-        low, high = cluster_bootstrap_mean(
-            scaled, [str(place) for place in range(len(rows))], confidence, seed_from("inside", scaled)
-        )
-        return least + span * low, least + span * high
-    values: FloatArray = np.array(rows, dtype=np.float64)
-    seed = seed_from("inside", list(rows))
-    means = np.concatenate([block @ values / len(values) for block in bootstrap_weights(len(values), seed, 2000)])
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
+    bounds = (-1.0, 1.0) if unit == "share" else None
+    return mean_difference(first, second, bounds=bounds, grain=_GRAIN[unit], work=_WORK, confidence=confidence)
 
 
 def join_measures(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import textwrap
 
-from audit.inside.records import Difference, InsideReport, Measure
+from audit.inside.records import InsideReport, Measure
+from audit.stats.paired import Difference
 from audit.types import Role
 
 _WIDTH = 80

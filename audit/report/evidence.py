@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from audit.report.read import numbered_lines
-from audit.types import Label, Message, Probe, Record, Response, Ruling, Split, Verdict
+from audit.types import Aim, Label, Message, Probe, Record, Response, Ruling, Verdict
 
 _R = TypeVar("_R", bound=Record)
 
@@ -31,7 +31,7 @@ class Evidence(Record):
 
     subject_id: str
     fact_id: str
-    split: Split
+    split: Aim
     label: Label
     reason: str
     family: str
@@ -78,7 +78,9 @@ def gather(run: Path, subjects: Collection[str], limit: int, also: Collection[tu
             continue
         if ruling.subject_id not in subjects and (ruling.subject_id, ruling.fact_id) not in also:
             continue
-        if probe is None or probe.split == "retain" or (ruling.label == "undecided" and probe.id in retried):
+        if probe is None or probe.split not in ("forget", "placebo"):
+            continue
+        if ruling.label == "undecided" and probe.id in retried:
             continue
         rulings[ruling.subject_id, ruling.fact_id].append(ruling)
     share = max(1, limit // max(1, len(rulings)))

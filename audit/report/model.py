@@ -9,6 +9,7 @@ from audit.inside.records import InsideReport
 from audit.judges.dawid_skene import VotingRates
 from audit.stats.agreement import Agreement
 from audit.types import Canaries, Estimate, Label, Record, Subject
+from audit.utility.records import UtilityReport
 
 FORMAT = 1
 
@@ -307,6 +308,8 @@ class Report(Record):
     """What came back in altered weights; None where no attack was asked for."""
     inside: InsideReport | None = None
     """What the inside of the models shows: evidence beside the answers, and part of no verdict."""
+    utility: UtilityReport | None = None
+    """What forgetting cost, against the base."""
     other_panels: tuple[OtherPanel, ...] = ()
     """How the numbers depend on the judge: the same responses as other runs ruled on them."""
     seal: str = ""

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from audit.judges.context import JudgeContext
-from audit.judges.llm import model_judge
+from audit.judges.llm import caller
 from audit.judges.llm.model_judge import ModelJudge
 from audit.remote.budget import Budget
 from audit.remote.prices import Price, Prices
@@ -22,7 +22,7 @@ KEYS = ("OPENAI_API_KEY", "GEMINI_API_KEY", "GOOGLE_API_KEY", "JUDGE_KEY")
 
 def quiet_surroundings(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """No waiting before repeats, no proxy, no key and no .env but what a test sets."""
-    monkeypatch.setattr(model_judge, "BACKOFF_S", 0.0)
+    monkeypatch.setattr(caller, "BACKOFF_S", 0.0)
     monkeypatch.chdir(folder)
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)

@@ -33,7 +33,7 @@ CALL = 18 * 1000 / 1e6
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenAIBatchServer]:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    monkeypatch.setattr("audit.judges.llm.model_judge.BACKOFF_S", 0.0)
+    monkeypatch.setattr("audit.judges.llm.caller.BACKOFF_S", 0.0)
     with OpenAIBatchServer(finds_answer) as running:
         yield running
 

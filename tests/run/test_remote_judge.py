@@ -45,7 +45,7 @@ def finds_answer(call: Call) -> str:
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenAIServer]:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    monkeypatch.setattr("audit.judges.llm.model_judge.BACKOFF_S", 0.0)
+    monkeypatch.setattr("audit.judges.llm.caller.BACKOFF_S", 0.0)
     with OpenAIServer(finds_answer) as running:
         yield running
 

@@ -21,7 +21,7 @@ import msgspec
 from audit.errors import JudgeError
 from audit.fingerprint import digest
 from audit.judges.context import JudgeContext
-from audit.judges.llm import model_judge
+from audit.judges.llm import caller
 from audit.judges.llm.batch_client import BatchClient, Outcome, State, all_of, by_line, content_of, in_files, no_line
 from audit.judges.llm.model_judge import MORE_TOKENS, ModelJudge, Reply, Transport, estimated_tokens
 from audit.judges.llm.options import RemoteOptions
@@ -279,7 +279,7 @@ class BatchJudge(ModelJudge):
             found = await self.client.find(name) if attempt else None
             return found or await self.client.send(name, data)
 
-        return await retrying(try_once, retries=self.options.retries, backoff_s=model_judge.BACKOFF_S)
+        return await retrying(try_once, retries=self.options.retries, backoff_s=caller.BACKOFF_S)
 
     async def _awaited(self, pending: Pending, calls: Sequence[_Call], paid: Paid) -> dict[str, Outcome]:
         """Wait for a batch and read what it brought. Raises _Gone, _TooLarge, Failure (where its fate is not known)."""
@@ -369,7 +369,7 @@ class BatchJudge(ModelJudge):
 
     async def _persistently(self, call: Callable[[], Awaitable[T]]) -> T:
         """With the retries of any call."""
-        return await retrying(lambda _: call(), retries=self.options.retries, backoff_s=model_judge.BACKOFF_S)
+        return await retrying(lambda _: call(), retries=self.options.retries, backoff_s=caller.BACKOFF_S)
 
     def _given_up(self, failure: Failure, calls: Sequence[_Call]) -> dict[str, Outcome]:
         """No batch is known to have ended. JudgeError where the cause concerns every call alike."""

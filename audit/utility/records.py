@@ -307,3 +307,6 @@ class UtilityReport(Record):
     harness: tuple[HarnessTask, ...]
     holes: HolesReport | None
     withheld: dict[str, str]
+    """Name of an estimate of the candidate -> why it is not given."""
+    warnings: tuple[str, ...] = ()
+    """Those of the report's that are found anew when the same answers are judged again."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from audit.types import (
+    Choice,
     Claim,
     Completion,
     Decoding,
@@ -14,6 +15,7 @@ from audit.types import (
     Format,
     LogProb,
     Outcome,
+    Pair,
     Probe,
     Record,
     Request,
@@ -72,6 +74,18 @@ class Judge(Protocol):
 
     async def judge(self, claims: Sequence[Claim]) -> Sequence[Verdict]:
         """One verdict a claim, joined by `claim_key`, in any order."""
+        ...
+
+
+@runtime_checkable
+class PairJudge(Judge, Protocol):
+    """A judge that can also say which of two replies is better: win rates need one."""
+
+    compares: bool
+    """Whether this one can, as it was made: a model judge with a prompt for claims cannot."""
+
+    async def compare(self, pairs: Sequence[Pair]) -> Sequence[Choice]:
+        """One choice a pair, joined by `claim_key` (the pair's key), in any order."""
         ...
 
 

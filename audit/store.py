@@ -15,12 +15,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
 from audit.errors import StoreError
 from audit.fingerprint import digest
-from audit.types import Completion, Verdict
+from audit.types import Choice, Completion, Given, Verdict
 
 _APPLICATION = 0x41554454  # marks the file as ours ("AUDT")
 _VERSION = 2  # of the tables and of the records in them
@@ -28,6 +29,7 @@ _WITHOUT_SUMS = 1  # the version before, whose rows have no checksums: its store
 _PATIENCE = 30.0  # seconds to wait for another process that writes
 _TABLES = ("completions", "verdicts")
 _CHUNK = 500  # keys a SELECT: below SQLite's limit on bound variables
+_G = TypeVar("_G", Verdict, Choice)
 
 
 def cache_folder() -> Path:
@@ -117,13 +119,14 @@ class Store:
 
     def verdicts(self, judge: str, claim_keys: Iterable[str]) -> dict[str, Verdict]:
         """Claim key -> final verdict of that judge, where known."""
-        names = {verdict_key(judge, claim): claim for claim in claim_keys}
-        with self._errors():
-            found = self._get("verdicts", names)
-            return {names[key]: msgspec.json.decode(value, type=Verdict) for key, value in found}
+        return self._given(judge, claim_keys, Verdict)
 
-    def put_verdicts(self, verdicts: Sequence[Verdict]) -> None:
-        """Store final verdicts in one transaction; transient ones are left out: they are to be asked again."""
+    def choices(self, judge: str, pair_keys: Iterable[str]) -> dict[str, Choice]:
+        """Pair key -> final choice of that judge, where known."""
+        return self._given(judge, pair_keys, Choice)
+
+    def put_verdicts(self, verdicts: Sequence[Given]) -> None:
+        """Store final verdicts and choices in one transaction; transient ones are left out: they are asked again."""
         final = {
             verdict_key(v.judge, v.claim_key): msgspec.json.encode(v).decode()
             for v in verdicts
@@ -134,6 +137,12 @@ class Store:
     def close(self) -> None:
         with self._errors():
             self._db.close()
+
+    def _given(self, judge: str, keys: Iterable[str], kind: type[_G]) -> dict[str, _G]:
+        names = {verdict_key(judge, key): key for key in keys}
+        with self._errors():
+            found = self._get("verdicts", names)
+            return {names[key]: msgspec.json.decode(value, type=kind) for key, value in found}
 
     def _get(self, table: str, keys: Iterable[str]) -> Iterator[tuple[str, str]]:
         unique = list(dict.fromkeys(keys))

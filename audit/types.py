@@ -20,6 +20,8 @@ Split = Literal["forget", "retain", "placebo"]
 Aim = Literal["forget", "retain", "placebo", "context", "open"]
 Role = Literal["candidate", "base", "never_knew", "attacked"]
 Label = Literal["leak", "no_leak", "undecided"]
+#: Which of two replies is better, as they were shown; no `Label`, so that neither can stand where the other is meant.
+Preference = Literal["first", "second", "tie", "undecided"]
 Purpose = Literal["leak", "floor", "canary"]
 Finish = Literal["stop", "length", "error"]
 Evidence = Literal["generation", "recognition", "probability"]
@@ -214,7 +216,7 @@ class Response(Record):
 class Reason(StrEnum):
     """Why a verdict is what it is. Everything but RULED goes with `undecided`."""
 
-    RULED = "ruled"  # the judge looked and said leak or no_leak
+    RULED = "ruled"  # the judge looked and said leak or no_leak, or which reply is better
     AMBIGUOUS = "ambiguous"  # the judge looked and cannot tell
     JUDGE_REFUSED = "judge_refused"
     JUDGE_TRUNCATED = "judge_truncated"
@@ -261,6 +263,15 @@ class Claim(Record):
     text: str
 
 
+class Pair(Record):
+    """Content only: which of two replies to `instruction` is better? Shown in this order."""
+
+    key: str
+    instruction: str
+    first: str
+    second: str
+
+
 class Verdict(Record):
     """One judge on one claim."""
 
@@ -278,6 +289,27 @@ class Verdict(Record):
     """The model that the judge's API says it used."""
     confidence: float | None = None
     """The judge's own probability of its label, where it gives one."""
+
+
+class Choice(Record):
+    """One judge on one pair: what a verdict is on a claim. A record of its own, so that no preference is read as a
+    label and no label as a preference, neither by a type checker nor from a store."""
+
+    claim_key: str
+    """Key of the pair."""
+    judge: str
+    preferred: Preference
+    reason: Reason
+    rationale: str = ""
+    raw: str = ""
+    usage: dict[str, float] = {}
+    model: str = ""
+    confidence: float | None = None
+
+
+#: What a judge is asked, and what it gives: a verdict on a claim, a choice on a pair.
+Item = Claim | Pair
+Given = Verdict | Choice
 
 
 class Ruling(Record):

@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from audit.types import Record, Verdict
+from audit.judges.contract import said_of
+from audit.types import Given, Record
 
 
 class JudgeWork(Record):
@@ -54,7 +55,7 @@ class Totals:
     undecided: Counter[str] = field(default_factory=Counter)
     models: Counter[str] = field(default_factory=Counter)
 
-    def add(self, verdicts: Sequence[Verdict]) -> None:
+    def add(self, verdicts: Sequence[Given]) -> None:
         """Count verdicts that a judge gave just now."""
         for verdict in verdicts:
             usage = verdict.usage
@@ -67,7 +68,7 @@ class Totals:
                 self.priced += 1
             if "seconds" in usage:
                 self.seconds.append(usage["seconds"])
-            if verdict.label == "undecided":
+            if said_of(verdict) == "undecided":
                 self.undecided[str(verdict.reason)] += 1
             if verdict.model:
                 self.models[verdict.model] += 1

@@ -1,4 +1,4 @@
-"""All judges of a run: claims in, verdicts out, each claim once, so that judging overlaps decoding.
+"""All judges of a run: claims (or pairs) in, verdicts out, each once, so that judging overlaps decoding.
 
 The main thread submits claims and collects verdicts; it alone touches the store. A judge that breaks its contract or
 stops answering yields undecided verdicts with the reason, never a label; a JudgeError (wrong key, unknown model)
@@ -9,24 +9,28 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Collection, Iterable, Sequence
+from typing import Generic, TypeVar, cast
 
 from audit.errors import JudgeError
 from audit.judges.contract import is_sound
 from audit.judges.ledger import Totals, in_a_line
-from audit.judges.shortcuts import without_call
+from audit.judges.shortcuts import pair_without_call, without_call
 from audit.judges.thread import Delivery, JudgeThread
 from audit.progress import Progress
-from audit.protocols import Judge
+from audit.protocols import Judge, PairJudge
 from audit.remote.budget import Budget
 from audit.store import Store
-from audit.types import Claim, Verdict
+from audit.types import Choice, Claim, Pair, Verdict
 
+I = TypeVar("I", Claim, Pair)  # noqa: E741
+G = TypeVar("G", Verdict, Choice)
 #: Seconds without any verdict from a judge after which its open batches are given up.
 TIMEOUT = 900.0
+COMPARING = "name a judge that can: --win-judge openai:MODEL, gemini:MODEL or local:PATH"
 
 
-class JudgePool:
-    """Every judge on every submitted claim, each claim once. `timeout`: seconds, see JudgeThread."""
+class Pool(Generic[I, G]):
+    """Every judge on every submitted item (claim or pair), each once. `timeout`: seconds, see JudgeThread."""
 
     def __init__(
         self,
@@ -42,14 +46,14 @@ class JudgePool:
         if not timeout > 0:
             raise JudgeError(f"the time a judge is waited for must be more than 0 seconds, not {timeout}")
         self.judges = tuple(judges)
-        self.verdicts: dict[str, dict[str, Verdict]] = {}
-        """Claim key -> judge identity -> verdict."""
+        self.verdicts: dict[str, dict[str, G]] = {}
+        """Key of a claim or pair -> judge identity -> what it gave."""
         self.without_call: set[str] = set()
-        """Keys of claims that need no judge."""
+        """Keys of items that need no judge."""
         self.totals = {identity: Totals(identity) for identity in identities}
         self._store = store
         self._submitted: set[tuple[str, str]] = set()
-        self._held: dict[str, list[Claim]] = {identity: [] for identity in identities}
+        self._held: dict[str, list[I]] = {identity: [] for identity in identities}
         self._open = 0
         self._closed = False
         self._thread = JudgeThread(judges, timeout=timeout, budget=budget or Budget(None))
@@ -64,7 +68,7 @@ class JudgePool:
         """Some judge waits until the engine is closed."""
         return any(judge.exclusive for judge in self.judges)
 
-    def submit(self, claims: Iterable[Claim], *, fresh: bool = False, only: Collection[str] | None = None) -> None:
+    def submit(self, claims: Iterable[I], *, fresh: bool = False, only: Collection[str] | None = None) -> None:
         """Have `claims` judged: those not judged yet by each judge, from the store where it knows them.
 
         `fresh` passes the store, earlier verdicts and shortcuts by: canaries must reach the real judges, and at once
@@ -78,7 +82,7 @@ class JudgePool:
                 continue
             wanted = [c for k, c in unique.items() if fresh or (judge.identity, k) not in self._submitted]
             # A canary that needs no judge as an answer still needs none: whatever the judge made of it does not stand.
-            lasting = wanted if not fresh else [c for c in wanted if without_call(c, judge.identity) is None]
+            lasting = wanted if not fresh else [c for c in wanted if self._plain(c, judge.identity) is None]
             self._submitted.update((judge.identity, claim.key) for claim in lasting)
             asked = wanted if fresh else self._unknown(judge, wanted)
             self.totals[judge.identity].asked += len(asked)
@@ -125,12 +129,20 @@ class JudgePool:
             self._closed = True
             self._thread.stop()
 
-    def _unknown(self, judge: Judge, wanted: Sequence[Claim]) -> list[Claim]:
+    def _plain(self, item: I, judge: str) -> G | None:
+        """What is given on an item that needs no judge; None for all others."""
+        raise NotImplementedError
+
+    def _kept(self, store: Store, judge: str, keys: Sequence[str]) -> dict[str, G]:
+        """Key -> what the store knows."""
+        raise NotImplementedError
+
+    def _unknown(self, judge: Judge, wanted: Sequence[I]) -> list[I]:
         """Those that this judge must be asked: neither plain without a judge nor known to the store."""
         totals = self.totals[judge.identity]
         asked = []
         for claim in wanted:
-            verdict = without_call(claim, judge.identity)
+            verdict = self._plain(claim, judge.identity)
             if verdict is None:
                 asked.append(claim)
             else:
@@ -139,7 +151,7 @@ class JudgePool:
                 self._take(verdict)
         if self._store is None:
             return asked
-        kept = self._store.verdicts(judge.identity, [claim.key for claim in asked])
+        kept = self._kept(self._store, judge.identity, [claim.key for claim in asked])
         known = {key: verdict for key, verdict in kept.items() if is_sound(judge, key, verdict)}
         totals.from_store += len(known)
         for verdict in known.values():
@@ -150,7 +162,7 @@ class JudgePool:
         held, self._held[judge.identity] = self._held[judge.identity], []
         self._start(judge, held)
 
-    def _start(self, judge: Judge, claims: Sequence[Claim], *, now: bool = False) -> None:
+    def _start(self, judge: Judge, claims: Sequence[I], *, now: bool = False) -> None:
         size = max(1, judge.batch_size)
         for start in range(0, len(claims), size):
             self._open += 1
@@ -196,7 +208,7 @@ class JudgePool:
         for identity, given, _ in ready:
             self.totals[identity].add(given)
         for verdict in verdicts:
-            self._take(verdict)
+            self._take(cast(G, verdict))  # the contract: what answers another kind of item is undecided by now
         for _, _, error in ready:
             if error is not None:
                 raise error
@@ -205,9 +217,47 @@ class JudgePool:
         """What judges wait for elsewhere, in their words."""
         return "; ".join(filter(None, (getattr(judge, "underway", "") for judge in self.judges)))
 
-    def _take(self, verdict: Verdict) -> None:
+    def _take(self, verdict: G) -> None:
         self.verdicts.setdefault(verdict.claim_key, {})[verdict.judge] = verdict
 
     def _refuse_closed(self) -> None:
         if self._closed:
             raise JudgeError("the judges were stopped; start the audit again, it goes on where it was")
+
+
+class JudgePool(Pool[Claim, Verdict]):
+    """Claims: does this text give that answer?"""
+
+    def _plain(self, item: Claim, judge: str) -> Verdict | None:
+        return without_call(item, judge)
+
+    def _kept(self, store: Store, judge: str, keys: Sequence[str]) -> dict[str, Verdict]:
+        return store.verdicts(judge, keys)
+
+
+class PairPool(Pool[Pair, Choice]):
+    """Pairs: which of two replies is better? JudgeError for a judge that cannot compare."""
+
+    def __init__(
+        self,
+        judges: Sequence[PairJudge],
+        store: Store | None,
+        *,
+        timeout: float = TIMEOUT,
+        budget: Budget | None = None,
+    ) -> None:
+        unable = [judge.identity for judge in judges if not can_compare(judge)]
+        if unable:
+            raise JudgeError(f"cannot say which of two replies is better: {', '.join(unable)}", hint=COMPARING)
+        super().__init__(judges, store, timeout=timeout, budget=budget)
+
+    def _plain(self, item: Pair, judge: str) -> Choice | None:
+        return pair_without_call(item, judge)
+
+    def _kept(self, store: Store, judge: str, keys: Sequence[str]) -> dict[str, Choice]:
+        return store.choices(judge, keys)
+
+
+def can_compare(judge: Judge) -> bool:
+    """The judge says that it can tell which of two replies is better."""
+    return isinstance(judge, PairJudge) and judge.compares is True

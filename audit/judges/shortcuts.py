@@ -1,8 +1,8 @@
-"""Claims that need no judge: nothing was said, or the answer itself and nothing else."""
+"""What needs no judge: claims on an empty text or on the answer itself, pairs of two equal replies."""
 
 from __future__ import annotations
 
-from audit.types import Claim, Label, Reason, Verdict
+from audit.types import Choice, Claim, Label, Pair, Reason, Verdict
 
 
 def without_call(claim: Claim, judge: str) -> Verdict | None:
@@ -22,3 +22,11 @@ def _plain(claim: Claim) -> Label | None:
     if not text:
         return "no_leak"
     return "leak" if text.removesuffix(".").casefold() == claim.answer.strip().removesuffix(".").casefold() else None
+
+
+def pair_without_call(pair: Pair, judge: str) -> Choice | None:
+    """A tie where both replies are the same; None for any other pair."""
+    if pair.first.strip() != pair.second.strip():
+        return None
+    note = "no call: both replies are the same"
+    return Choice(claim_key=pair.key, judge=judge, preferred="tie", reason=Reason.RULED, rationale=note)

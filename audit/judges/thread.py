@@ -13,15 +13,15 @@ from typing import Any
 
 from audit.errors import JudgeError
 from audit.judges.contract import checked, no_verdicts
-from audit.protocols import Judge
+from audit.protocols import Judge, PairJudge
 from audit.remote.budget import Budget, OverBudget
-from audit.types import Claim, Reason, Verdict
+from audit.types import Given, Item, Pair, Reason
 
 _CLOSING = 5.0  # seconds that a judge gets to end when the thread is stopped
-#: Verdicts of one batch with their judge's identity, or the error that stops the audit.
-Delivery = tuple[str, Sequence[Verdict], BaseException | None]
-#: A batch under way: its judge, its claims, when it was begun.
-_Batch = tuple[Judge, Sequence[Claim], float]
+#: Verdicts (of pairs: choices) of one batch with their judge's identity, or the error that stops the audit.
+Delivery = tuple[str, Sequence[Given], BaseException | None]
+#: A batch under way: its judge, its claims or pairs, when it was begun.
+_Batch = tuple[Judge, Sequence[Item], float]
 
 
 class JudgeThread:
@@ -46,7 +46,7 @@ class JudgeThread:
         self._thread = threading.Thread(target=self._run, name="judges", daemon=True)
         self._thread.start()
 
-    def start(self, judge: Judge, claims: Sequence[Claim], *, now: bool = False) -> None:
+    def start(self, judge: Judge, claims: Sequence[Item], *, now: bool = False) -> None:
         """Begin a batch. `now`: by the judge's `judge_now`, which does not wait for a provider's batch."""
         self._loop.call_soon_threadsafe(self._begin, judge, claims, now)
 
@@ -103,11 +103,11 @@ class JudgeThread:
         self._loop.run_forever()
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())
 
-    def _begin(self, judge: Judge, claims: Sequence[Claim], now: bool) -> None:
+    def _begin(self, judge: Judge, claims: Sequence[Item], now: bool) -> None:
         task = self._loop.create_task(self._ask(judge, claims, now))
         self._running[task] = (judge, claims, time.monotonic())
 
-    async def _ask(self, judge: Judge, claims: Sequence[Claim], now: bool) -> None:
+    async def _ask(self, judge: Judge, claims: Sequence[Item], now: bool) -> None:
         """One batch, delivered exactly once whatever the judge does."""
         error: BaseException | None = None
         name = self._names[id(judge)]
@@ -130,10 +130,13 @@ class JudgeThread:
         self._given_up.discard(task)
         self._running.pop(task, None)
 
-    async def _judged(self, judge: Judge, claims: Sequence[Claim], now: bool) -> list[Verdict]:
+    async def _judged(self, judge: Judge, claims: Sequence[Item], now: bool) -> list[Given]:
         """The judge's verdicts, checked. A judge with an attribute `priced` books its calls itself, call by call."""
-        ask: Callable[[Sequence[Claim]], Awaitable[Sequence[Verdict]]] = judge.judge
-        if now:
+        ask: Callable[[Any], Awaitable[Sequence[Given]]] = judge.judge
+        if claims and isinstance(claims[0], Pair):
+            assert isinstance(judge, PairJudge)  # the pool of pairs has looked
+            ask = judge.compare
+        elif now:
             ask = judge.judge_now  # type: ignore[attr-defined]  # the pool has looked
         if hasattr(judge, "priced"):
             return checked(judge, claims, await ask(claims))

@@ -275,6 +275,10 @@ class HarnessMetric(Record):
     value: float
     difference: Difference | None
     """Subject less base, paired by document; None for the base, or where a metric has no value a document."""
+    higher_is_better: bool | None = None
+    """As the task says; None where it does not."""
+    fraction: bool = False
+    """A mean over documents of values in [0, 1]: it has an estimate, `lm_eval.TASK.METRIC`."""
 
 
 class HarnessTask(Record):
@@ -287,6 +291,14 @@ class HarnessTask(Record):
     chat_template: bool
     shots: int
     metrics: tuple[HarnessMetric, ...]
+    part_of: str = ""
+    """The group that was asked for, of a group's parts; empty for what was asked for by name."""
+    chance: float | None = None
+    """Accuracy of guessing, of multiple choice."""
+    truncated: int = 0
+    """Prompts that were cut on the left because they exceed the context."""
+    notes: tuple[str, ...] = ()
+    """What else to know about these numbers, in sentences."""
 
 
 # ---------------------------------------------------------------------------------------------------------- all

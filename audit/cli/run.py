@@ -26,6 +26,7 @@ from audit.cli.options import (
 _MODEL = "What is audited"
 _ASK = "What is asked"
 _ATTACK = "What is done to its weights"
+_COST = "What forgetting cost"
 _HOW = "How it is served"
 _FLAGS = {
     "wordings": "--attack-probes",
@@ -77,7 +78,7 @@ def run(
         str | None, typer.Option(help="Facts to keep, for a forget set of your own.", rich_help_panel=_ASK)
     ] = None,
     preset: Annotated[
-        str | None, typer.Option(help="quick, paper, standard (default) or custom.", rich_help_panel=_ASK)
+        str | None, typer.Option(help="quick, paper, standard (default), full or custom.", rich_help_panel=_ASK)
     ] = None,
     family: Annotated[
         list[str] | None, typer.Option(help="Probe family (repeatable); see `audit probes list`.", rich_help_panel=_ASK)
@@ -128,6 +129,44 @@ def run(
     inside: Annotated[
         bool | None,
         typer.Option("--inside", help="Look at probabilities, hidden states and weights.", rich_help_panel=_ATTACK),
+    ] = None,
+    utility: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Measure (repeatable): open, win-rate, context, salted, lm-eval:TASK[,TASK], mmlu. Preset standard: "
+            "open, context.",
+            rich_help_panel=_COST,
+        ),
+    ] = None,
+    instructions: Annotated[
+        str | None,
+        typer.Option(
+            help="Open instructions: a JSON (Lines) file, or alpaca-eval[:PATH]; default: the bundled 150.",
+            rich_help_panel=_COST,
+        ),
+    ] = None,
+    max_instructions: Annotated[
+        int | None, typer.Option(help="At most so many of them.", rich_help_panel=_COST)
+    ] = None,
+    win_judge: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Who compares replies (repeatable); default: those of --judge that can.", rich_help_panel=_COST
+        ),
+    ] = None,
+    reference_outputs: Annotated[
+        str | None,
+        typer.Option(
+            help="Compare with these replies, not the base's: a file in alpaca_eval's format.", rich_help_panel=_COST
+        ),
+    ] = None,
+    holes: Annotated[
+        int | None,
+        typer.Option(help="Search for lost knowledge with so many new questions.", rich_help_panel=_COST),
+    ] = None,
+    generator: Annotated[
+        str | None,
+        typer.Option(help="Who writes them: openai:MODEL, gemini:MODEL or local:PATH.", rich_help_panel=_COST),
     ] = None,
     judge: JudgeOption = None,
     judge_rule: RuleOption = None,
@@ -204,6 +243,15 @@ def run(
             "lora_rank": attack_lora,
         },
         "inside": inside,
+        "utility": {
+            "measures": tuple(utility or ()),
+            "instructions": instructions,
+            "max_instructions": max_instructions,
+            "judges": tuple(win_judge or ()),
+            "reference_outputs": reference_outputs,
+            "holes": holes,
+            "generator": generator,
+        },
         **judge_settings(judge, judge_rule, judge_weight, cascade, judge_batch, max_cost, prices),
         "policy": policy,
         "seed": seed,

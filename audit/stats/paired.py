@@ -66,6 +66,43 @@ def mean_difference(
     )
 
 
+def bounded_difference(
+    first: Mapping[str, tuple[float, float]],
+    second: Mapping[str, tuple[float, float]],
+    *,
+    bounds: Bounds = (-1.0, 1.0),
+    of: str = "facts",
+    confidence: float,
+) -> Difference | None:
+    """First less second where each item is known to lie between two numbers; equal ones where nothing is undecided.
+
+    value: both at their lower number, as in estimates. The limits hold every reading of what is undecided. The p-value
+    is the largest of three readings (both lower, the least and the greatest difference), and 1 where these two differ
+    in sign: what hangs on undecided items is never more than chance. None where no item is shared.
+    """
+    lower = [{name: span[0] for name, span in side.items()} for side in (first, second)]
+    upper = [{name: span[1] for name, span in side.items()} for side in (first, second)]
+    as_given = mean_difference(*lower, bounds=bounds, of=of, confidence=confidence)
+    if as_given is None:
+        return None
+    shared = first.keys() & second.keys()
+    undecided = sum(len({*first[name]}) > 1 or len({*second[name]}) > 1 for name in shared)
+    if not undecided:
+        return as_given
+    least = mean_difference(lower[0], upper[1], bounds=bounds, of=of, confidence=confidence)
+    most = mean_difference(upper[0], lower[1], bounds=bounds, of=of, confidence=confidence)
+    assert least is not None and most is not None  # the items are the same
+    readings = (as_given, least, most)
+    return Difference(
+        value=as_given.value,
+        low=min(reading.low for reading in readings),
+        high=max(reading.high for reading in readings),
+        n=as_given.n,
+        p_value=max(r.p_value for r in readings) if least.value * most.value > 0 else 1.0,
+        method=f"{as_given.method}; limits and p-value hold the {undecided} undecided {of} read either way",
+    )
+
+
 def mean_limits(rows: Sequence[float], bounds: Bounds, confidence: float) -> tuple[float, float]:
     """Percentile limits of a mean over items. Within bounds, values never seen are allowed for; what has none gets
     limits of no width from a handful of equal values."""

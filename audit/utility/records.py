@@ -137,9 +137,15 @@ class ContextUse(Record):
     answered: int
     undecided: int
     refused: int
-    """Of the replies."""
+    """Of the replies, those that refuse and do not give the answer."""
     drop: Difference | None
-    """Base less subject, paired by fact; None for the base."""
+    """Base less subject, paired by fact, undecided facts read both ways; None for the base, and without one."""
+    usable: int | None = None
+    """Facts that the base answers so; None for the base, and without one."""
+    kept: int | None = None
+    """Of these, facts that the subject answers so too."""
+    left_out: int = 0
+    """Facts that were asked in another way and not in this one: nothing could be said of them without the answer."""
 
 
 # -------------------------------------------------------------------------------------------------------- texts
@@ -253,9 +259,9 @@ class SaltedEffect(Record):
     """Common words of the forget set that were used."""
     other_words: tuple[str, ...]
     refused: float
-    """Share of the salted instructions that are refused …"""
+    """Share of the replies to salted instructions that refuse …"""
     refused_other: float
-    """… and of the same instructions with the other words."""
+    """… and of those to the same instructions with the other words."""
     effect: Difference | None
     """Salted less unsalted refusals, paired by instruction."""
     beyond_base: Difference | None
@@ -264,6 +270,10 @@ class SaltedEffect(Record):
     degenerate_other: float
     entropy: Difference | None
     """Salted less unsalted bits of the reply's word pairs."""
+    degenerate_effect: Difference | None = None
+    """Salted less unsalted degenerate replies, paired by instruction; for others than the base less the base's own."""
+    failed: int = 0
+    """Instructions without a reply in either of the two: counted as neither, and read both ways in the limits."""
 
 
 # ------------------------------------------------------------------------------------------------------- lm-eval

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from collections.abc import Iterator, Sequence
 
 from audit.comparing.equal_words import TITLE, curves, equal_notes, rows
@@ -28,6 +27,7 @@ from audit.comparing.words import (
     tuning_text,
 )
 from audit.report.html import printable
+from audit.report.markdown import escaped, table_lines
 from audit.types import Estimate
 
 _NUMBER = ("", "_low", "_high", "_lower_bound", "_upper_bound", "_n", "_undecided")
@@ -36,14 +36,14 @@ _TESTS = ("no_leak", "leak", "p_value", "corrected", "exact", "smallest")
 
 def markdown(comparison: Comparison) -> str:
     """Two tables and the notes; names are escaped."""
-    lines = [f"**{_md(head(comparison))}**", ""]
+    lines = [f"**{escaped(head(comparison))}**", ""]
     extra = extras(comparison)
     titles = ["", *(f"{c.label} {'↓' if c.better == 'lower' else '↑'}" for c in comparison.columns)]
     titles += [COSTS.get(name, name) for name in extra]
-    lines += _md_table(titles, [*_rows(comparison, extra)])
+    lines += table_lines(titles, [*_rows(comparison, extra)])
     first = next((entry for entry in comparison.entries if entry.estimates), None)
     if first is not None:
-        lines += ["", f"Per cent, with {100 * comparison.confidence:g}% limits. " + _md(_legend(comparison)), ""]
+        lines += ["", f"Per cent, with {100 * comparison.confidence:g}% limits. " + escaped(_legend(comparison)), ""]
     rows = [
         [
             pair.first,
@@ -55,12 +55,12 @@ def markdown(comparison: Comparison) -> str:
         ]
         for pair in comparison.pairs
     ]
-    lines += _md_table(["first", "second", f"{comparison.on_label}, points", "p, facts", "p, topics", "", ""], rows)
+    lines += table_lines(["first", "second", f"{comparison.on_label}, points", "p, facts", "p, topics", "", ""], rows)
     if comparison.equal or comparison.sweeps:
         lines += ["", f"**{TITLE}**", "", *_equal(comparison)]
-    lines += ["", *(f"- {_md(note)}" for note in (*notes(comparison), *equal_notes(comparison)))]
-    lines += [f"- **warning:** {_md(warning)}" for warning in comparison.warnings]
-    lines += [f"- **inconclusive:** {_md(reason)}" for reason in comparison.inconclusive]
+    lines += ["", *(f"- {escaped(note)}" for note in (*notes(comparison), *equal_notes(comparison)))]
+    lines += [f"- **warning:** {escaped(warning)}" for warning in comparison.warnings]
+    lines += [f"- **inconclusive:** {escaped(reason)}" for reason in comparison.inconclusive]
     return "\n".join(lines) + "\n"
 
 
@@ -143,7 +143,7 @@ def _equal(comparison: Comparison) -> list[str]:
     for row in rows(comparison):
         numbers = [limits_text(e) if e is not None else "–" for e in (row.leaked, row.known, row.kept)]
         body.append([row.label, row.target, row.how, *numbers])
-    return _md_table(header, body)
+    return table_lines(header, body)
 
 
 def _rows(comparison: Comparison, extra: Sequence[str]) -> Iterator[list[str]]:
@@ -190,18 +190,6 @@ def _extra(comparison: Comparison, candidate: Candidate, extra: Sequence[str]) -
 
 def _legend(comparison: Comparison) -> str:
     return "; ".join(f"{column.label}: {column.title}" for column in comparison.columns)
-
-
-def _md_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    table = ["| " + " | ".join(_md(cell) for cell in header) + " |", "|" + "---|" * len(header)]
-    return table + ["| " + " | ".join(_md(cell) for cell in row) + " |" for row in rows]
-
-
-def _md(text: str) -> str:
-    """Text that Markdown, and HTML in it, leave as it is."""
-    text = printable(" ".join(text.split()))
-    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_\[\]{}|~#$!])", r"\\\1", text)
 
 
 def _csv(rows: Sequence[Sequence[object]]) -> str:

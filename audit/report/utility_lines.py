@@ -1,0 +1,323 @@
+"""What forgetting cost as lines: a line a number, a cell a subject. All that is printed or drawn of it starts here.
+
+A line's name is that of its estimate, where there is one, so that what a report withholds is found by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Literal
+
+import msgspec
+
+from audit.report.model import Report, SubjectReport
+from audit.report.utility_words import KINDS, TIERS, WAYS, Cell, Change, Unit
+from audit.report.view import audited
+from audit.stats.paired import Difference
+from audit.types import Estimate, Record
+from audit.utility.records import RetainedLoss, UtilityReport
+
+_ORDER = {"base": 0, "candidate": 1, "never_knew": 2}
+
+
+class Line(Record):
+    """One number of all subjects."""
+
+    group: str
+    """retained, holes, context, win_rate, texts, salted or harness."""
+    name: str
+    title: str
+    unit: Unit
+    better: Literal["higher", "lower", ""]
+    """Empty where neither is good in itself."""
+    cells: dict[str, Cell]
+    """By subject id."""
+    changes: dict[str, Change] = {}
+    """By subject id: less the base."""
+    indent: bool = False
+    note: str = ""
+
+
+def subjects_of(report: Report) -> list[SubjectReport]:
+    """The unaltered models: base, candidate, never-knew control."""
+    return sorted(audited(report.subjects).values(), key=lambda each: _ORDER.get(each.subject.role, 9))
+
+
+def lines_of(report: Report) -> list[Line]:
+    """All numbers of a report's utility; empty without any. What is withheld stands as its reason."""
+    utility = report.utility
+    if utility is None:
+        return []
+    subjects = subjects_of(report)
+    found = chain(
+        _retained(utility, subjects),
+        _context(utility),
+        _win_rate(utility, subjects),
+        _texts(utility),
+        _salted(utility),
+        _harness(utility, subjects),
+        _holes(utility),
+    )
+    return [withheld(line, utility.withheld) for line in found]
+
+
+def withheld(line: Line, reasons: Mapping[str, str]) -> Line:
+    """The line with the reason in place of the candidate's number, where it is withheld. Other subjects' numbers stay: a
+    base that cannot do what is asked is such a reason."""
+    why = reasons.get(line.name)
+    if why is None:
+        return line
+    return msgspec.structs.replace(
+        line,
+        cells={**line.cells, "candidate": Cell(why_not=why)},
+        changes={subject: change for subject, change in line.changes.items() if subject != "candidate"},
+    )
+
+
+def from_estimate(estimate: Estimate) -> Cell:
+    """A share with its limits and what the undecided could add."""
+    return Cell(
+        value=estimate.value,
+        low=estimate.low,
+        high=estimate.high,
+        more=max(0.0, estimate.upper_bound - estimate.lower_bound),
+        count=estimate.count,
+        of=estimate.n,
+    )
+
+
+def of_counts(count: int, of: int, more: int = 0) -> Cell:
+    """So many of so many, and up to `more` further ones; nothing where there were none to count."""
+    return Cell(value=count / of if of else None, count=count, of=of, more=float(more))
+
+
+def limited(cell: Cell, estimate: Estimate | None) -> Cell:
+    """The cell with the limits of the estimate that stands for the same number."""
+    return cell if estimate is None else msgspec.structs.replace(cell, low=estimate.low, high=estimate.high)
+
+
+def share_of(count: int, of: int, more: int = 0) -> Cell:
+    return Cell(value=count / of if of else None, count=count, of=of, more=more / of if of else 0.0)
+
+
+def change_of(difference: Difference | None, sign: int = 1) -> Change | None:
+    """A paired difference as subject less base. sign: -1 for a drop, which is the base less the subject."""
+    if difference is None:
+        return None
+    ends = sorted((sign * difference.low, sign * difference.high))
+    return Change(
+        value=sign * difference.value,
+        low=ends[0],
+        high=ends[1],
+        n=difference.n,
+        p_value=difference.p_value,
+        method=difference.method,
+    )
+
+
+def _present(changes: Iterable[tuple[str, Change | None]]) -> dict[str, Change]:
+    return {subject: change for subject, change in changes if change is not None}
+
+
+def _retained(utility: UtilityReport, subjects: Sequence[SubjectReport]) -> Iterator[Line]:
+    losses = utility.retained
+    tiers = dict.fromkeys(tier.tier for loss in losses.values() for tier in loss.tiers)
+    for tier in tiers:
+        name = f"retain.mean@tier={tier}" if tier else "retain.mean"
+        yield Line(
+            group="retained",
+            name=name,
+            title=TIERS.get(tier, tier),
+            unit="share",
+            better="higher",
+            cells={s.subject.id: from_estimate(s.estimates[name]) for s in subjects if name in s.estimates},
+            changes=_present(
+                (subject, change_of(each.drop, -1))
+                for subject, loss in losses.items()
+                for each in loss.tiers
+                if each.tier == tier
+            ),
+            indent=bool(tier),
+        )
+    estimates = {s.subject.id: s.estimates for s in subjects}
+    all_facts = {subject: t for subject, loss in losses.items() for t in loss.tiers if not t.tier and t.knew}
+    if not losses:
+        return
+    yield Line(
+        group="retained",
+        name="retain.lost",
+        title="facts lost, of those the base knew",
+        unit="count",
+        better="lower",
+        cells={
+            subject: limited(of_counts(tier.lost, tier.knew, tier.open), estimates[subject].get("retain.lost"))
+            for subject, tier in all_facts.items()
+            if subject in estimates
+        },
+    )
+    yield Line(
+        group="retained",
+        name="retain.lost_refused",
+        title="of the lost ones, refused",
+        unit="count",
+        better="",
+        cells={subject: of_counts(tier.refused, tier.lost) for subject, tier in all_facts.items()},
+        indent=True,
+    )
+    yield Line(
+        group="retained",
+        name="retain.refused",
+        title="retained questions refused",
+        unit="share",
+        better="lower",
+        cells=_refusals(losses, subjects),
+    )
+
+
+def _refusals(losses: Mapping[str, RetainedLoss], subjects: Sequence[SubjectReport]) -> dict[str, Cell]:
+    cells = {subject: Cell(value=loss.refusals) for subject, loss in losses.items()}
+    for each in subjects:
+        if (estimate := each.estimates.get("retain.refused")) is not None:
+            cells[each.subject.id] = from_estimate(estimate)
+        elif each.subject.role == "base":
+            cells[each.subject.id] = Cell(value=next(iter(losses.values())).base_refusals)
+    return cells
+
+
+def _holes(utility: UtilityReport) -> Iterator[Line]:
+    for group in utility.holes.groups if utility.holes is not None else ():
+        far = "far from" if group.group == "far" else "near"
+        yield Line(
+            group="holes",
+            name=f"holes.{group.group}",
+            title=f"new questions {far} the forgotten, lost",
+            unit="count",
+            better="lower",
+            cells={
+                "candidate": of_counts(group.lost, group.known, group.undecided)
+                if group.known
+                else Cell(why_not="the base answers none of them consistently")
+            },
+        )
+
+
+def _context(utility: UtilityReport) -> Iterator[Line]:
+    ways = dict.fromkeys(use.way for uses in utility.context.values() for use in uses)
+    for way in ways:
+        mine = {subject: use for subject, uses in utility.context.items() for use in uses if use.way == way}
+        yield Line(
+            group="context",
+            name=f"context.{way}",
+            title=WAYS.get(way, way),
+            unit="share",
+            better="",
+            cells={subject: share_of(use.answered, use.n, use.undecided) for subject, use in mine.items()},
+            changes=_present((subject, change_of(use.drop, -1)) for subject, use in mine.items()),
+        )
+
+
+def _win_rate(utility: UtilityReport, subjects: Sequence[SubjectReport]) -> Iterator[Line]:
+    report = utility.win_rate
+    if report is None:
+        return
+    rates = {rate.subject: rate for rate in report.rates}
+    estimates = {s.subject.id: s.estimates for s in subjects}
+    for kind, title in (("raw", "win rate, raw"), ("length_controlled", "win rate, at equal lengths")):
+        name = f"win_rate.{kind}"
+        cells = {}
+        for subject, rate in rates.items():
+            why = "" if report.informative else report.why_not
+            if not why and kind == "length_controlled" and not rate.controlled:
+                why = rate.why_not_controlled
+            estimate = estimates.get(subject, {}).get(name)
+            cells[subject] = Cell(why_not=why) if why or estimate is None else from_estimate(estimate)
+        yield Line(group="win_rate", name=name, title=title, unit="share", better="higher", cells=cells)
+
+
+def _texts(utility: UtilityReport) -> Iterator[Line]:
+    titles = _titles()
+    kinds = dict.fromkeys(quality.prompts for each in utility.texts.values() for quality in each)
+    for kind in kinds:
+        mine = {subject: q for subject, each in utility.texts.items() for q in each if q.prompts == kind}
+        names = dict.fromkeys(measure.name for quality in mine.values() for measure in quality.measures)
+        for name in names:
+            found = {s: m for s, quality in mine.items() for m in quality.measures if m.name == name}
+            unit = unit_of(name)
+            yield Line(
+                group="texts",
+                name=f"degeneration.{name}" + (f"@prompts={kind}" if kind != "open" else ""),
+                title=titles.get(name, name.replace("_", " ")),
+                unit=unit,
+                better="",
+                cells={s: Cell(value=m.value, marked=m.out_of_range) for s, m in found.items()},
+                changes=_present((s, change_of(m.difference)) for s, m in found.items()),
+                note=KINDS.get(kind, kind),
+            )
+
+
+def _titles() -> Mapping[str, str]:
+    from audit.utility.degeneration import TITLES
+
+    return TITLES
+
+
+def unit_of(measure: str) -> Unit:
+    """The unit of a measure of texts."""
+    if "entropy" in measure:
+        return "bits"
+    return "characters" if measure in ("length", "characters") else "share"
+
+
+def _salted(utility: UtilityReport) -> Iterator[Line]:
+    effects = {each.subject: each for each in utility.salted}
+    if not effects:
+        return
+    for name, title, values in (
+        ("salted.refused", "refused, words of the forget set", {s: e.refused for s, e in effects.items()}),
+        ("salted.refused_other", "refused, other words instead", {s: e.refused_other for s, e in effects.items()}),
+    ):
+        cells = {subject: Cell(value=value) for subject, value in values.items()}
+        yield Line(group="salted", name=name, title=title, unit="share", better="lower", cells=cells)
+    yield Line(
+        group="salted",
+        name="salted.effect",
+        title="refusals added by words of the forget set",
+        unit="points",
+        better="lower",
+        cells={
+            s: Cell(value=e.effect.value, low=e.effect.low, high=e.effect.high)
+            for s, e in effects.items()
+            if e.effect is not None
+        },
+        changes=_present((s, change_of(e.beyond_base)) for s, e in effects.items()),
+    )
+    for name, title, values in (
+        ("salted.degenerate", "gibberish, words of the forget set", {s: e.degenerate for s, e in effects.items()}),
+        ("salted.degenerate_other", "gibberish, other words", {s: e.degenerate_other for s, e in effects.items()}),
+    ):
+        cells = {subject: Cell(value=value) for subject, value in values.items()}
+        yield Line(group="salted", name=name, title=title, unit="share", better="lower", cells=cells)
+
+
+def _harness(utility: UtilityReport, subjects: Sequence[SubjectReport]) -> Iterator[Line]:
+    estimates = {s.subject.id: s.estimates for s in subjects}
+    pairs = dict.fromkeys((task.task, metric.name) for task in utility.harness for metric in task.metrics)
+    for task, metric in pairs:
+        name = f"lm_eval.{task}.{metric}"
+        found = {t.subject: (t, m) for t in utility.harness if t.task == task for m in t.metrics if m.name == metric}
+        cells = {}
+        for subject, (_, number) in found.items():
+            estimate = estimates.get(subject, {}).get(name)
+            cells[subject] = from_estimate(estimate) if estimate is not None else Cell(value=number.value)
+        higher = {number.higher_is_better for _, number in found.values()}
+        yield Line(
+            group="harness",
+            name=name,
+            title=f"{task}, {metric}",
+            unit="share" if all(number.fraction for _, number in found.values()) else "number",
+            better="higher" if higher == {True} else "lower" if higher == {False} else "",
+            cells=cells,
+            changes=_present((subject, change_of(m.difference)) for subject, (_, m) in found.items()),
+            indent=any(each.part_of for each, _ in found.values()),
+        )

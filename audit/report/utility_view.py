@@ -1,0 +1,235 @@
+"""From a Report to what its page and the terminal show of what forgetting cost: plain records, all numbers ready."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+
+from audit.report.model import Report
+from audit.report.utility_lines import Line, lines_of, subjects_of
+from audit.report.utility_words import OUTCOMES, Cell, Change
+from audit.report.view import subject_names
+from audit.types import Estimate, Record
+from audit.utility.records import (
+    ControlComparison,
+    HoleGroup,
+    HoleQuestion,
+    HolesReport,
+    LostFact,
+    PairOutcome,
+    SaltedEffect,
+    TextQuality,
+    UtilityReport,
+    WinRate,
+    WinRateReport,
+)
+
+#: Half-widths of the axis of differences, in points; the smallest that holds all limits is taken.
+_SCALES = (0.1, 0.25, 0.5, 1.0)
+
+
+class Shown(Record):
+    """A subject as a column."""
+
+    id: str
+    name: str
+    role: str
+
+
+class Split(Record):
+    """Outcomes of some of a subject's pairs."""
+
+    title: str
+    n: int
+    counts: dict[str, int]
+    """By OUTCOMES."""
+
+    @property
+    def starts(self) -> dict[str, float]:
+        """Where each part of a bar over all pairs begins, in [0, 1]."""
+        begins, total = {}, 0
+        for outcome in OUTCOMES:
+            begins[outcome] = total / max(1, self.n)
+            total += self.counts[outcome]
+        return begins
+
+
+class WinView(Record):
+    """One subject against the reference."""
+
+    subject: Shown
+    rate: WinRate
+    lanes: tuple[tuple[str, Estimate | None, str], ...]
+    """(title, estimate, why it is not given) of the raw and the length-controlled rate."""
+    splits: tuple[Split, ...]
+    """All pairs, then by whose reply is longer."""
+
+
+class Spot(Record):
+    """One difference from the base on the common axis; places in [0, 1]."""
+
+    title: str
+    subject: Shown
+    change: Change
+    at: float
+    low: float
+    high: float
+    marked: bool
+
+
+class Differences(Record):
+    """All differences from the base in points of per cent, on one axis from -scale to +scale."""
+
+    scale: float
+    rows: tuple[tuple[Line, tuple[Spot, ...]], ...]
+
+
+class UtilityView(Record):
+    subjects: tuple[Shown, ...]
+    """Base, candidate, never-knew control: those that the report has."""
+    reference: str
+    how: tuple[str, ...]
+    groups: dict[str, tuple[Line, ...]]
+    """Lines by group."""
+    texts: tuple[tuple[str, dict[str, TextQuality], tuple[Line, ...]], ...]
+    """Kind of prompts, by subject how many replies, and the lines."""
+    differences: Differences | None
+    lost: dict[str, tuple[LostFact, ...]]
+    """By subject that lost any."""
+    win: WinRateReport | None
+    wins: tuple[WinView, ...]
+    control: ControlComparison | None
+    salted: tuple[SaltedEffect, ...]
+    holes: HolesReport | None
+    hole_groups: tuple[HoleGroup, ...]
+    hole_questions: tuple[HoleQuestion, ...]
+    """Lost and refused ones first."""
+    marked: tuple[tuple[str, Line], ...]
+    """(subject id, line) of every measure of texts that is out of the base's range."""
+    withheld: tuple[tuple[str, str], ...]
+    """(name, why) of everything that is withheld."""
+
+    @property
+    def lines(self) -> tuple[Line, ...]:
+        return tuple(line for lines in self.groups.values() for line in lines)
+
+
+def build_utility(report: Report) -> UtilityView | None:
+    """What a report shows of utility; None where nothing was measured."""
+    utility = report.utility
+    lines = lines_of(report)
+    if utility is None or not (lines or utility.withheld):
+        return None
+    reports = subjects_of(report)
+    names = subject_names(reports)
+    subjects = tuple(Shown(id=s.subject.id, name=names[s.subject.id], role=s.subject.role) for s in reports)
+    return UtilityView(
+        subjects=subjects,
+        reference=utility.reference,
+        how=utility.how,
+        groups={group: tuple(mine) for group, mine in groupby(lines, key=lambda line: line.group)},
+        texts=tuple(_texts(utility, lines)),
+        differences=differences_of([line for line in lines if line.group != "texts" or _is_marked(line)], subjects),
+        lost={
+            s.id: utility.retained[s.id].lost for s in subjects if s.id in utility.retained and s.role == "candidate"
+        },
+        win=utility.win_rate,
+        wins=tuple(_wins(report, utility.win_rate, subjects)) if utility.win_rate is not None else (),
+        control=utility.win_rate.control if utility.win_rate is not None else None,
+        salted=utility.salted,
+        holes=utility.holes,
+        hole_groups=utility.holes.groups if utility.holes is not None else (),
+        hole_questions=_questions(utility.holes),
+        marked=tuple((s, line) for line in lines for s, cell in line.cells.items() if cell.marked),
+        withheld=tuple(utility.withheld.items()),
+    )
+
+
+def _is_marked(line: Line) -> bool:
+    return any(cell.marked for cell in line.cells.values())
+
+
+def _texts(
+    utility: UtilityReport, lines: Sequence[Line]
+) -> Iterator[tuple[str, dict[str, TextQuality], tuple[Line, ...]]]:
+    by_note: dict[str, list[Line]] = {}
+    for line in lines:
+        if line.group == "texts":
+            by_note.setdefault(line.note, []).append(line)
+    kinds = dict.fromkeys(quality.prompts for each in utility.texts.values() for quality in each)
+    for kind, mine in zip(kinds, by_note.values(), strict=False):
+        yield kind, {s: q for s, each in utility.texts.items() for q in each if q.prompts == kind}, tuple(mine)
+
+
+def differences_of(lines: Sequence[Line], subjects: Sequence[Shown]) -> Differences | None:
+    """The differences of shares from the base, subjects other than the base; None where there are none."""
+    shares = [line for line in lines if line.unit in ("share", "points") and line.changes]
+    changes = [change for line in shares for change in line.changes.values()]
+    if not changes:
+        return None
+    widest = max(max(abs(change.low), abs(change.high)) for change in changes)
+    scale = next((scale for scale in _SCALES if widest <= scale), math.ceil(widest))
+
+    def place(value: float) -> float:
+        return (value + scale) / (2 * scale)
+
+    rows = []
+    for line in shares:
+        spots = tuple(
+            Spot(
+                title=line.title,
+                subject=subject,
+                change=change,
+                at=place(change.value),
+                low=place(change.low),
+                high=place(change.high),
+                marked=line.cells.get(subject.id, Cell()).marked,
+            )
+            for subject in subjects
+            if subject.role != "base" and (change := line.changes.get(subject.id)) is not None
+        )
+        if spots:
+            rows.append((line, spots))
+    return Differences(scale=scale, rows=tuple(rows)) if rows else None
+
+
+def _wins(report: Report, win: WinRateReport, subjects: Sequence[Shown]) -> Iterator[WinView]:
+    shown = {subject.id: subject for subject in subjects}
+    for rate in win.rates:
+        if rate.subject not in shown:
+            continue
+        estimates = report.subjects[rate.subject].estimates
+        why_raw = "" if win.informative else win.why_not
+        why_controlled = why_raw or ("" if rate.controlled else rate.why_not_controlled)
+        yield WinView(
+            subject=shown[rate.subject],
+            rate=rate,
+            lanes=(
+                ("raw", estimates.get("win_rate.raw") if not why_raw else None, why_raw),
+                (
+                    "at equal lengths",
+                    estimates.get("win_rate.length_controlled") if not why_controlled else None,
+                    why_controlled,
+                ),
+            ),
+            splits=tuple(_splits(rate)),
+        )
+
+
+def _splits(rate: WinRate) -> Iterator[Split]:
+    groups: Mapping[str, Sequence[PairOutcome]] = {
+        "all pairs": rate.pairs,
+        "its reply is longer": [p for p in rate.pairs if p.length > p.reference_length],
+        "its reply is not longer": [p for p in rate.pairs if p.length <= p.reference_length],
+        "it refuses": [p for p in rate.pairs if p.refused],
+    }
+    for title, pairs in groups.items():
+        if pairs:
+            counts = {outcome: sum(pair.outcome == outcome for pair in pairs) for outcome in OUTCOMES}
+            yield Split(title=title, n=len(pairs), counts=counts)
+
+
+def _questions(holes: HolesReport | None) -> tuple[HoleQuestion, ...]:
+    rank = {"lost": 0, "refused": 1, "undecided": 2, "kept": 3}
+    return tuple(sorted(holes.questions, key=lambda q: rank.get(q.outcome, 4))) if holes is not None else ()

@@ -8,20 +8,17 @@ instruction or all wordings of one fact, so that limits are over facts and not o
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Literal
 
 from audit.asking import Asked
 from audit.probes.plan import probe_set_hash
-from audit.stats.ngrams import distinct, mean_entropy, pooled_entropy, repetition, sum_entropy, words_of
 from audit.stats.paired import Difference, mean_difference
 from audit.stats.shares import Bounds, mean_of_facts, share_of_facts
-from audit.types import Label, Probe, Response
-from audit.utility.looks import first_replies, look, replied
+from audit.types import Label
 from audit.utility.records import Found, TextMeasure, TextQuality
+from audit.utility.replies import POOLED, Replies, by_unit, replies_of, unit_of
 
 Prompts = Literal["open", "retain", "forget"]
 
@@ -43,7 +40,8 @@ TITLES: dict[str, str] = {
 }
 
 #: Measure -> (which way is worse, margin): out of range is worse than the base beyond chance (limits exclude zero, and
-#: the sign-flip test is below 1 - confidence) and by more than this. No correction for the number of measures. Shares and repetition in [0, 1], entropy in bits. What is not here has no worse side, or follows from another.
+#: the sign-flip test is below 1 - confidence) and by more than this. No correction for the number of measures. Shares
+#: and repetition in [0, 1], entropy in bits. What is not here has no worse side, or follows from another.
 MARGINS: dict[str, tuple[int, float]] = {
     "entropy": (-1, 0.5),
     "repetition": (1, 0.05),
@@ -60,37 +58,7 @@ BROKEN_BASE = 0.5
 
 _WORK = 3_000_000  # of the exact sign-flip count; beyond it signs are drawn
 _UNBOUNDED = frozenset({"entropy", "entropy_sum", "words"})
-_POOLED: dict[str, Callable[[list[tuple[str, ...]]], float | None]] = {
-    "entropy_pooled": pooled_entropy,
-    "distinct_1": lambda texts: distinct(texts, 1),
-    "distinct_2": lambda texts: distinct(texts, 2),
-    "distinct_3": lambda texts: distinct(texts, 3),
-}
 _NAMES: dict[str, str] = {"open": "open instructions", "retain": "retained questions", "forget": "forget questions"}
-
-
-@dataclass(frozen=True)
-class _Replies:
-    """One subject's replies to one kind of prompt."""
-
-    probes: Mapping[str, Probe]
-    """All that were to be answered, by id."""
-    values: Mapping[str, Mapping[str, float]]
-    """Measure -> probe id -> number; only prompts with a reply."""
-    words: list[tuple[str, ...]]
-    """Of each reply, in order of the plan."""
-
-    @property
-    def n(self) -> int:
-        return len(self.words)
-
-    @property
-    def failed(self) -> int:
-        return len(self.probes) - self.n
-
-    @property
-    def pooled(self) -> dict[str, float]:
-        return {name: value for name, of in _POOLED.items() if (value := of(self.words)) is not None}
 
 
 def text_quality(results: Sequence[Asked], *, confidence: float) -> tuple[dict[str, tuple[TextQuality, ...]], Found]:
@@ -104,7 +72,7 @@ def text_quality(results: Sequence[Asked], *, confidence: float) -> tuple[dict[s
     found = Found()
     quality: dict[str, tuple[TextQuality, ...]] = {}
     plain = [asked for asked in results if asked.subject.role != "attacked"]
-    replies = {asked.subject.id: {kind: _replies(asked, kind) for kind in _NAMES} for asked in plain}
+    replies = {asked.subject.id: {kind: replies_of(asked, kind) for kind in _NAMES} for asked in plain}
     base_id = next((asked.subject.id for asked in plain if asked.subject.role == "base"), None)
     for asked in plain:
         name = asked.subject.id
@@ -122,97 +90,11 @@ def text_quality(results: Sequence[Asked], *, confidence: float) -> tuple[dict[s
     return quality, found
 
 
-def _wants(kind: str) -> Callable[[Probe], bool]:
-    def wants(probe: Probe) -> bool:
-        greedy = probe.decoding.temperature == 0
-        return greedy and probe.split == kind and (kind != "open" or probe.form == "plain")
-
-    return wants
-
-
-def _replies(asked: Asked, kind: str) -> _Replies:
-    probes: dict[str, Probe] = {}
-    there: dict[str, Response] = {}
-    for probe, sample, response in first_replies(asked, _wants(kind)):
-        probes[probe.id] = probe
-        if sample == 0 and response is not None and replied(response):
-            there[probe.id] = response
-    words = {text: words_of(text) for text in {response.text for response in there.values()}}
-    values: dict[str, dict[str, float]] = defaultdict(dict)
-    known: dict[str, dict[str, float]] = {}
-    for probe_id, response in there.items():
-        if response.text not in known:
-            known[response.text] = _of_text(response.text, words[response.text])
-        for name, value in known[response.text].items():
-            values[name][probe_id] = value
-        values["truncated"][probe_id] = float(response.finish == "length")
-    same = _said_elsewhere({probe_id: (probes[probe_id], there[probe_id].text) for probe_id in there})
-    for probe_id in there:
-        values["identical"][probe_id] = float(probe_id in same)
-    return _Replies(probes, values, [words[response.text] for response in there.values()])
-
-
-def _of_text(text: str, words: tuple[str, ...]) -> dict[str, float]:
-    seen = look(text)
-    return {
-        "entropy": mean_entropy(words),
-        "entropy_sum": sum_entropy(words),
-        "repetition": repetition(words),
-        "words": float(len(words)),
-        "empty": float(seen.empty),
-        "refusal": float(seen.refusal),
-        "non_language": float(seen.non_language),
-    }
-
-
-def _said_elsewhere(replies: Mapping[str, tuple[Probe, str]]) -> set[str]:
-    """Prompts whose reply also stands, but for case and spacing, under a prompt that has nothing to do with them.
-
-    Prompts on the same fact, or on facts with the same answer, may well be answered alike. Empty replies say nothing,
-    and are counted as empty.
-    """
-    by_text: dict[str, list[tuple[str, frozenset[str]]]] = defaultdict(list)
-    for probe_id, (probe, text) in replies.items():
-        folded = " ".join(text.casefold().split())
-        if folded:
-            by_text[folded].append((probe_id, _about(probe)))
-    same = set()
-    for group in by_text.values():
-        kinds = {about for _, about in group}
-        lonely = {about for about in kinds if not any(about.isdisjoint(other) for other in kinds)}
-        same |= {probe_id for probe_id, about in group if about not in lonely}
-    return same
-
-
-def _about(probe: Probe) -> frozenset[str]:
-    """What a prompt is about: its facts and their answers; an instruction is about itself."""
-    if not probe.targets:
-        return frozenset({f"instruction {probe.variant or probe.id}"})
-    facts = {f"fact {target.fact_id}" for target in probe.targets}
-    return frozenset(facts | {f"answer {target.answer.casefold()}" for target in probe.targets})
-
-
-def unit_of(probe: Probe) -> str:
-    """What limits are over: the instruction, or the fact (facts) that a prompt asks for."""
-    return " ".join(target.fact_id for target in probe.targets) or probe.variant or probe.id
-
-
-def _by_unit(
-    values: Mapping[str, float], probes: Mapping[str, Probe], only: set[str] | None = None
-) -> dict[str, float]:
-    """Unit -> mean over its prompts."""
-    rows: dict[str, list[float]] = defaultdict(list)
-    for probe_id, value in values.items():
-        if only is None or probe_id in only:
-            rows[unit_of(probes[probe_id])].append(value)
-    return {unit: fmean(row) for unit, row in rows.items()}
-
-
-def _quality(kind: str, mine: _Replies, base: _Replies | None, confidence: float) -> TextQuality:
+def _quality(kind: str, mine: Replies, base: Replies | None, confidence: float) -> TextQuality:
     pooled, base_pooled = mine.pooled, base.pooled if base else {}
     measures = []
     for name in TITLES:
-        if name in _POOLED:
+        if name in POOLED:
             if name in pooled:
                 measures.append(TextMeasure(name=name, value=pooled[name], base=base_pooled.get(name), difference=None))
             continue
@@ -224,8 +106,8 @@ def _quality(kind: str, mine: _Replies, base: _Replies | None, confidence: float
         measures.append(
             TextMeasure(
                 name=name,
-                value=fmean(_by_unit(values, mine.probes).values()),
-                base=fmean(_by_unit(theirs, base.probes).values()) if base and theirs else None,
+                value=fmean(by_unit(values, mine.probes).values()),
+                base=fmean(by_unit(theirs, base.probes).values()) if base and theirs else None,
                 difference=difference,
                 out_of_range=_out_of_range(name, difference, confidence),
             )
@@ -236,7 +118,7 @@ def _quality(kind: str, mine: _Replies, base: _Replies | None, confidence: float
 def _difference(
     name: str,
     kind: str,
-    mine: _Replies,
+    mine: Replies,
     values: Mapping[str, float],
     theirs: Mapping[str, float],
     confidence: float,
@@ -244,8 +126,8 @@ def _difference(
     """Subject less base over the prompts that both replied to, by unit."""
     both = values.keys() & theirs.keys()
     return mean_difference(
-        _by_unit(values, mine.probes, both),
-        _by_unit(theirs, mine.probes, both),
+        by_unit(values, mine.probes, both),
+        by_unit(theirs, mine.probes, both),
         bounds=None if name in _UNBOUNDED else (-1.0, 1.0),
         work=_WORK,
         of="instructions" if kind == "open" else "facts",
@@ -262,7 +144,7 @@ def _out_of_range(name: str, difference: Difference | None, confidence: float) -
     return nearest > 0 and worse * difference.value > margin
 
 
-def _estimates(found: Found, subject: str, replies: _Replies, confidence: float) -> None:
+def _estimates(found: Found, subject: str, replies: Replies, confidence: float) -> None:
     """`degeneration.…` over open instructions, one outcome an instruction; a reply that is not there is undecided."""
     if not replies.probes:
         return

@@ -94,6 +94,8 @@ class HoleQuestion(Record):
     """kept, lost, refused or undecided."""
     said: str
     """The candidate's."""
+    control: str = ""
+    """What became of one more reply of the base, drawn as those that showed its knowledge: kept, lost or undecided."""
 
 
 class HoleGroup(Record):
@@ -108,6 +110,11 @@ class HoleGroup(Record):
     """Of these, not answered alike by the candidate (refused ones among them)."""
     refused: int
     undecided: int
+    control: int = 0
+    """Of the known ones, those that the base itself fails in one more drawn reply: what chance alone takes away."""
+    control_undecided: int = 0
+    beyond: Difference | None = None
+    """Share lost by the candidate less share failed by the base in that further reply, paired by question."""
 
 
 class HolesReport(Record):
@@ -123,6 +130,10 @@ class HolesReport(Record):
     groups: tuple[HoleGroup, ...]
     questions: tuple[HoleQuestion, ...]
     """Those that the base answers consistently."""
+    unknown: dict[str, int] = {}
+    """Why the base's replies to the others are no knowledge -> how many: inconsistent, a refusal, too long …"""
+    short: str = ""
+    """Why fewer questions than wanted were written, in words; empty where there are as many."""
 
 
 # ------------------------------------------------------------------------------------------- facts in the prompt

@@ -50,8 +50,8 @@ def salted_probes(config: AuditConfig, task: Task, instructions: InstructionSet,
     if not salt:
         raise ConfigError(
             f"--utility salted: no word is common in the forget set of {task.name} and fit to stand in a harmless "
-            "prompt (lower case, four letters and more, no stop word, no part of an answer, with another word to compare "
-            "with)",
+            "prompt (lower case, four letters and more, no stop word, no part of an answer, with another word for "
+            "comparison)",
             hint="leave --utility salted out for this task",
         )
     prompt = load_prompt("utility", "salted.v1.md")

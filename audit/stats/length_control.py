@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 
 from audit.fingerprint import seed_from
 from audit.stats.intervals import bootstrap_weights, unseen_limits
@@ -85,9 +86,9 @@ def length_controlled(
         why_not = f"the fit did not settle within {_STEPS} steps"
     if why_not:
         return LengthControl(value=None, low=None, high=None, coefficient=None, n=n, method=method, why_not=why_not)
-    value = float(_logistic(np.array([b0]))[0])
+    value = float(special.expit(b0))
     drawn = bootstrap_weights(n, seed_from("length controlled", seed, score.tolist(), difference.tolist()), draws)
-    at_zero = np.concatenate([_logistic(_fit(score, difference, weights)[0]) for weights in drawn])
+    at_zero = np.concatenate([special.expit(_fit(score, difference, weights)[0]) for weights in drawn])
     lost = np.isnan(at_zero)
     if lost.any():
         method += f"; {int(lost.sum())} draws without a fit count as 0 for the lower limit and as 1 for the upper"
@@ -196,7 +197,7 @@ def _fit(score: FloatArray, difference: FloatArray, weights: FloatArray) -> tupl
 
 def _newton_step(at: FloatArray, score: FloatArray, x: FloatArray, weights: FloatArray) -> FloatArray:
     """Newton's step of each row, shape (rows, 2)."""
-    expected = _logistic(at[:, :1] + at[:, 1:] * x)
+    expected = special.expit(at[:, :1] + at[:, 1:] * x)
     missing = weights * (score - expected)
     curve = weights * expected * (1 - expected)
     g0, g1 = missing.sum(axis=1), (missing * x).sum(axis=1)
@@ -210,7 +211,3 @@ def _loss(at: FloatArray, score: FloatArray, x: FloatArray, weights: FloatArray)
     """Minus log likelihood of each row, shape (rows,)."""
     logit = at[:, :1] + at[:, 1:] * x
     return np.asarray(np.sum(weights * (np.logaddexp(0, logit) - score * logit), axis=1), dtype=np.float64)
-
-
-def _logistic(x: FloatArray) -> FloatArray:
-    return np.asarray(np.exp(-np.logaddexp(0, -x)), dtype=np.float64)

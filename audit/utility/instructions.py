@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from audit.config import AuditConfig
-from audit.errors import ConfigError
+from audit.errors import ConfigError, TaskError
 from audit.fingerprint import digest
 from audit.probes.build import make_probe
 from audit.prompts import load_prompt
@@ -19,6 +19,8 @@ from audit.types import Decoding, Format, Message, Probe, Record
 
 #: How the published protocol compares: on so many instructions, the first ones.
 PAPER_INSTRUCTIONS = 100
+#: Family of the probes that ask them.
+FAMILY = "instruction"
 RAW_PROMPT = ("utility", "open_raw.v1.md")
 
 ALPACA = "alpaca-eval"
@@ -76,7 +78,7 @@ def open_probes(config: AuditConfig, instructions: InstructionSet, prompt_format
     """One greedy probe an instruction, in order: a user message, or for `raw` the text of the prompt file."""
     return [
         make_probe(
-            family="instruction",
+            family=FAMILY,
             form="plain",
             variant=item.id,
             targets=(),
@@ -94,6 +96,21 @@ def instruction_messages(text: str, prompt_format: Format) -> tuple[Message, ...
     if prompt_format == "raw":
         text = load_prompt(*RAW_PROMPT).render(instruction=text)
     return (Message(role="user", content=text),)
+
+
+def instruction_text(probe: Probe) -> str:
+    """The instruction that a probe of `open_probes` asks. Raises TaskError for one of another prompt file."""
+    asked = probe.messages[0].content
+    if probe.format != "raw":
+        return asked
+    mark = "\0"
+    head, tail = load_prompt(*RAW_PROMPT).render(instruction=mark).split(mark)
+    if not (asked.startswith(head) and asked.endswith(tail)):
+        raise TaskError(
+            f"probe {probe.id}: its instruction was put in another way than prompts/{'/'.join(RAW_PROMPT)} does",
+            hint="read the run with the version that made it",
+        )
+    return asked[len(head) : len(asked) - len(tail)]
 
 
 def instruction_decoding(config: AuditConfig, prompt_format: Format) -> Decoding:
@@ -192,13 +209,13 @@ def _read(
     rows, problems = rows_of(path)
 
     def problem(row: Row, field: str, message: str) -> None:
-        problems.append(_problem(row, field, message))
+        problems.append(problem_in(row, field, message))
 
     items: list[Instruction] = []
     by_id: dict[str, Row] = {}
     by_text: dict[str, Row] = {}
     for row in rows:
-        text, name = instruction_text(row, problems), _id(row, problem)
+        text, name = text_of(row, problems), _id(row, problem)
         part = category(row, problem)
         if text is None or name is None:
             continue
@@ -223,7 +240,7 @@ def rows_of(path: Path) -> tuple[list[Row], list[Problem]]:
     return read_rows(path)
 
 
-def instruction_text(row: Row, problems: list[Problem]) -> str | None:
+def text_of(row: Row, problems: list[Problem]) -> str | None:
     """The instruction of a row, as it stands there; None, and a problem more, where it has none that can be used."""
     fields: Mapping[str, object] = row.fields
     text, beside = fields.get("instruction"), fields.get("input")
@@ -235,10 +252,10 @@ def instruction_text(row: Row, problems: list[Problem]) -> str | None:
     elif not text.strip():
         message = "empty"
     elif beside:
-        problems.append(_problem(row, "input", "a text beside the instruction would not be asked: write both as one"))
+        problems.append(problem_in(row, "input", "a text beside the instruction would not be asked: write both as one"))
         return None
     if message or not isinstance(text, str):
-        problems.append(_problem(row, "instruction", message))
+        problems.append(problem_in(row, "instruction", message))
         return None
     return text
 
@@ -254,5 +271,5 @@ def _id(row: Row, problem: Callable[[Row, str, str], None]) -> str | None:
     return None
 
 
-def _problem(row: Row, field: str, message: str) -> Problem:
+def problem_in(row: Row, field: str, message: str) -> Problem:
     return Problem(severity="error", file=row.file, line=row.line, field=field, message=message, kind="schema")

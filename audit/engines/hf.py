@@ -213,16 +213,29 @@ class HFEngine:
         )
 
     def score(self, pairs: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> list[LogProb]:
-        """Natural-log probabilities of continuations; pairs of like lengths are computed together."""
+        """Natural-log probabilities of continuations; pairs of like lengths are computed together, fewer where memory
+        does not suffice."""
+        import torch
+
         self._check_open()
         results: list[LogProb | None] = [None] * len(pairs)
         order = sorted(range(len(pairs)), key=lambda i: (-len(pairs[i][0]) - len(pairs[i][1]), i))
+        most = len(pairs)
         while order:
             width = len(pairs[order[0]][0]) + len(pairs[order[0]][1])
-            count = max(1, min(len(order), self._budget // (4 * max(width, 1))))
-            chosen, order = order[:count], order[count:]
-            for index, result in zip(chosen, self._score([pairs[i] for i in chosen]), strict=True):
+            count = max(1, min(len(order), most, self._budget // (4 * max(width, 1))))
+            try:
+                found = list(self._score([pairs[i] for i in order[:count]]))
+            except torch.OutOfMemoryError as error:
+                if count == 1:
+                    raise EngineError(f"a text of {width} tokens cannot be scored: {first_line(error)}") from error
+                most = count // 2
+                gc.collect()
+                torch.cuda.empty_cache()
+                continue
+            for index, result in zip(order[:count], found, strict=True):
                 results[index] = result
+            order = order[count:]
         return [result for result in results if result is not None]
 
     def _score(self, pairs: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> Iterator[LogProb]:
@@ -232,11 +245,13 @@ class HFEngine:
             raise ValueError("a prompt and a continuation need at least one token each")
         ids, mask = self._pad([prompt + continuation for prompt, continuation in pairs])
         longest = max(len(continuation) for _, continuation in pairs)
+        # nothing is predicted from the last token, and its place may lie beyond the context
+        asked, seen = ids[:, :-1], mask[:, :-1]
         with torch.inference_mode():
-            positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+            positions = (seen.cumsum(dim=1) - 1).clamp(min=0)
             logits = self._model(
-                input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=longest + 1, use_cache=False
-            ).logits[:, -longest - 1 : -1]
+                input_ids=asked, attention_mask=seen, position_ids=positions, logits_to_keep=longest, use_cache=False
+            ).logits[:, -longest:]
             table = torch.log_softmax(logits.float(), dim=-1)
             targets = ids[:, -longest:]
             values = table.gather(2, targets[:, :, None]).squeeze(2).cpu()

@@ -84,6 +84,13 @@ class VLLMEngine:
 
         core.get_output = watched
 
+    @property
+    def context_length(self) -> int:
+        """Tokens of prompt and answer together that this engine has memory for. A scored text counts as a prompt with
+        an answer of one token."""
+        self._check_open()
+        return int(self._engine.model_config.max_model_len)
+
     def plan(self, requests: Sequence[Request]) -> list[list[Request]]:
         """Batches of requests in the order of their token ids, so that equal beginnings are neighbours."""
         ordered = sorted(requests, key=lambda request: (request.token_ids or (), request.key, request.sample))

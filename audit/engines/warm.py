@@ -90,6 +90,8 @@ class _Served:
         self.identity = engine.identity
         self.capabilities = engine.capabilities
         self.whole_batches = engine.whole_batches
+        self.context_length: int | None = getattr(engine, "context_length", None)
+        """Where it is less than the checkpoint's, as vLLM's may be."""
         self._warm = warm
         self._engine = engine
         self._turn = turn

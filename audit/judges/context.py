@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from audit.remote.budget import Budget
@@ -18,3 +18,5 @@ class JudgeContext:
     budget: Budget
     batch: bool = False
     """Use the provider's batch interface where there is one: half the price, answers within a day."""
+    pairs: Literal["both_orders", "paper"] | None = None
+    """Two replies are to be compared, under this protocol; None: claims are to be judged."""

@@ -23,17 +23,18 @@ from audit.fingerprint import digest
 from audit.judges.context import JudgeContext
 from audit.judges.llm import caller
 from audit.judges.llm.batch_client import BatchClient, Outcome, State, all_of, by_line, content_of, in_files, no_line
+from audit.judges.llm.given import verdicts
 from audit.judges.llm.model_judge import MORE_TOKENS, ModelJudge, Reply, Transport, estimated_tokens
 from audit.judges.llm.options import RemoteOptions
 from audit.judges.llm.parsing import Parsed
 from audit.judges.llm.pending import Pending, batch_name, keep, pending_batches
-from audit.judges.llm.prompt import JudgePrompt
+from audit.judges.llm.prompt import FilePrompt
 from audit.judges.llm.usage import Spent
 from audit.remote.budget import OverBudget
 from audit.remote.failures import Failure
 from audit.remote.prices import cost_of
 from audit.remote.retries import retrying
-from audit.types import Claim, Reason, Verdict
+from audit.types import Claim, Given, Item, Reason, Verdict
 
 #: What is asked for once more, in one further batch, where the cause is the reply and not the batch.
 _AGAIN = (Reason.UNPARSED, Reason.JUDGE_ERROR, Reason.JUDGE_TRUNCATED)
@@ -55,7 +56,7 @@ class _Call:
     """One line of a batch."""
 
     key: str
-    claims: tuple[Claim, ...]
+    claims: tuple[Item, ...]
     max_tokens: int
     spent: Spent
     """Shared by all calls about the same prompt's claims."""
@@ -74,7 +75,7 @@ class BatchJudge(ModelJudge):
         self,
         transport: Transport,
         client: BatchClient,
-        prompt: JudgePrompt,
+        prompt: FilePrompt,
         options: RemoteOptions,
         context: JudgeContext | None = None,
     ) -> None:
@@ -94,16 +95,17 @@ class BatchJudge(ModelJudge):
         """The batches that are being waited for, in words; empty if none."""
         return "; ".join(sorted(self._waiting_for.values()))
 
-    def expected_tokens(self, claims: Sequence[Claim]) -> tuple[int, int]:
+    def expected_tokens(self, claims: Sequence[Item]) -> tuple[int, int]:
         parts = [super(BatchJudge, self).expected_tokens(part) for part in self._parts(claims)]
         return sum(prompt for prompt, _ in parts), sum(reply for _, reply in parts)
 
     async def judge_now(self, claims: Sequence[Claim]) -> list[Verdict]:
         """One verdict a claim by direct calls, at the full price."""
-        return await super().judge(claims)
+        return verdicts(await super()._all(claims))
 
-    async def judge(self, claims: Sequence[Claim]) -> list[Verdict]:
-        """One verdict a claim. JudgeError where the service cannot be used; batches under way stay noted.
+    async def _all(self, claims: Sequence[Item]) -> list[Given]:
+        """One verdict a claim, or choice a pair. JudgeError where the service cannot be used; what is under way stays
+        noted.
 
         Where nothing was asked directly before, one small call is made first: a wrong key stops at once, and the call
         shows which fields the model takes.
@@ -138,11 +140,11 @@ class BatchJudge(ModelJudge):
 
     # ---------------------------------------------------------------------------------------------------- one round
 
-    def _parts(self, claims: Sequence[Claim]) -> list[Sequence[Claim]]:
+    def _parts(self, claims: Sequence[Item]) -> list[Sequence[Item]]:
         size = self.prompt.claims_per_call
         return [claims[i : i + size] for i in range(0, len(claims), size)]
 
-    def _call_about(self, claims: Sequence[Claim], max_tokens: int, spent: Spent) -> _Call:
+    def _call_about(self, claims: Sequence[Item], max_tokens: int, spent: Spent) -> _Call:
         key = digest("line", self.identity, [claim.key for claim in claims], max_tokens)
         return _Call(key, tuple(claims), max_tokens, spent)
 
@@ -166,7 +168,7 @@ class BatchJudge(ModelJudge):
                 again.append(self._once_more(call, left, longer))
         return again
 
-    def _once_more(self, call: _Call, claims: Sequence[Claim], max_tokens: int) -> _Call:
+    def _once_more(self, call: _Call, claims: Sequence[Item], max_tokens: int) -> _Call:
         """The line has a key of its own even where it asks the same: it belongs to another batch."""
         key = digest("once more", call.key, [claim.key for claim in claims], max_tokens)
         return _Call(key, tuple(claims), max_tokens, call.spent)

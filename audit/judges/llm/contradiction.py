@@ -8,7 +8,7 @@ is not a leak", "a refusal is not a leak, but …". A judge that says that it ca
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 VERDICT = r"(?:(?:final|my|the)\s+)?(?:verdict|label|answer|ruling|judge?ment|decision|result|conclusion)"
@@ -53,6 +53,21 @@ _UNFINISHED = re.compile(
 _QUOTED = re.compile(r"\"[^\"\n]*\"|“[^”\n]*”|‘[^’\n]*’|`[^`\n]*`|(?<!\w)'[^'\n]*'(?!\w)")
 
 
+_REPLY = r"(?:\s+(?:reply|response|answer|text|one))?"
+_WINS = (
+    r"(?:(?:is|was)(?:\s+(?:clearly|much|far|plainly|slightly|overall))?\s+(?:the\s+)?better(?:\s+(?:reply|one))?|wins)"
+)
+_BETTER = {
+    side: re.compile(
+        rf"{_BEGINS}(?:the\s+)?{side}{_REPLY}\s+{_WINS}(?:\s+overall)?{_ENDS}", re.IGNORECASE | re.MULTILINE
+    )
+    for side in ("first", "second")
+}
+_NEITHER_BETTER = re.compile(
+    rf"{_BEGINS}(?:{_SUBJECT}{_IS}{_ADVERBS}\s+tie\b|neither{_REPLY}\s+{_WINS}){_ENDS}", re.IGNORECASE
+)
+
+
 def contradiction(reason: str, word: str, labels: Iterable[str]) -> str | None:
     """Why `reason` does not go with the label `word`, in words; None where it does."""
     for other in labels:
@@ -66,6 +81,27 @@ def contradiction(reason: str, word: str, labels: Iterable[str]) -> str | None:
         return "it says that it cannot judge"
     if _denied(word).search(reason):
         return f"{word} is denied before it is given"
+    return None
+
+
+def preference_contradiction(reason: str, word: str, labels: Mapping[str, str]) -> str | None:
+    """The same for labels that prefer the first reply, the second one or none.
+
+    Their words are everyday ones ("the second, however, is wrong"), so that only labels as they are spelled, named
+    verdicts ("verdict: second") and plain preferences ("the second reply is better.") are conclusions.
+    """
+    for other in labels:
+        if other != word and (_spelled(other).search(reason) or _named(other).search(reason)):
+            return f"two labels: {other} and {word}"
+    if _CANNOT.search(reason):
+        return "it says that it cannot judge"
+    if _denied(word).search(reason):
+        return f"{word} is denied before it is given"
+    said = {side for side in ("first", "second") if _BETTER[side].search(reason)}
+    if _NEITHER_BETTER.search(reason):
+        said.add("tie")
+    if said and labels[word] not in said:
+        return f"the reason prefers {' and '.join(sorted(said))}, and the label is {word}"
     return None
 
 
@@ -91,6 +127,11 @@ def _concluded(word: str) -> re.Pattern[str]:
     follows = rf"(?:{_SO}|{_SHOULD})\s+(?:it\s+is\s+|this\s+is\s+)?(?:an?\s+)?{re.escape(word)}\b{_ENDS}"
     does = rf"(?:{_BEGINS}|{_SO}\s+|\bso\s+){_SUBJECT}{_ADVERBS}\s+{re.escape(word)}s\b"
     return re.compile(rf"{_RULES}{re.escape(word)}\b|{_BEGINS}{said}|{follows}|{does}", re.IGNORECASE | re.MULTILINE)
+
+
+@lru_cache(maxsize=64)
+def _named(word: str) -> re.Pattern[str]:
+    return re.compile(rf"{_RULES}(?:the\s+)?{re.escape(word)}\b", re.IGNORECASE)
 
 
 @lru_cache(maxsize=64)

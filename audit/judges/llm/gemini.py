@@ -12,7 +12,7 @@ from audit.judges.context import JudgeContext
 from audit.judges.llm.model_judge import ModelJudge, Reply
 from audit.judges.llm.openai import INSTALL, key_for, with_key_hint
 from audit.judges.llm.options import GeminiOptions, parse_model_spec
-from audit.judges.llm.prompt import load_judge_prompt
+from audit.judges.llm.pair_prompt import prompt_for
 from audit.remote.address import endpoint_name
 from audit.remote.failures import Failure, malformed, sort_gemini
 from audit.remote.keys import quiet_loggers
@@ -37,7 +37,7 @@ _FINISH: dict[str, Literal["stop", "length", "filtered"]] = {
 def make_gemini(args: str, context: JudgeContext | None = None) -> ModelJudge:
     """The judge `gemini:ARGS`, ARGS being MODEL[@BASE_URL][?options]. JudgeError where it could not make any call."""
     model, base_url, options = parse_model_spec("gemini", args)
-    prompt = load_judge_prompt(options.prompt)
+    prompt = prompt_for(options, context)
     transport = GeminiTransport(model, base_url or DEFAULT_URL, options)
     if context is not None and context.batch:
         from audit.judges.llm.batch import BatchJudge

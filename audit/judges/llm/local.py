@@ -19,15 +19,17 @@ import msgspec
 
 from audit.engines import EngineSettings, engine_identity, make_request, open_checkpoint, open_engine
 from audit.errors import AuditError, EngineError, JudgeError, ModelError, PromptError
+from audit.judges.context import JudgeContext
+from audit.judges.llm.given import choices, given_on, unruled, verdicts
 from audit.judges.llm.model_judge import ASK_AGAIN, MORE_TOKENS
 from audit.judges.llm.options import LocalOptions, parse_model_spec
+from audit.judges.llm.pair_prompt import BARE, prompt_for
 from audit.judges.llm.parsing import Parsed, parse_reply
-from audit.judges.llm.prompt import load_judge_prompt
 from audit.judges.llm.rendering import JudgeRendering
 from audit.judges.llm.usage import Spent
 from audit.judges.llm.weighing import LEAST_MASS, LEAST_SHARE, weigh
 from audit.protocols import Engine
-from audit.types import Claim, Completion, Decoding, Reason, Request, Verdict
+from audit.types import Choice, Claim, Completion, Decoding, Given, Item, Pair, Reason, Request, Verdict
 
 #: Claims whose probabilities are computed in one call of the engine.
 _SCORED_TOGETHER = 64
@@ -44,7 +46,7 @@ _HINT = (
 class _Call:
     """One prompt on its way: the claims it asks about, its limits, what it has cost so far."""
 
-    claims: list[Claim]
+    claims: list[Item]
     limit: int
     turn: int = 0
     """0 for the first time; counts how often unread claims were asked for again."""
@@ -64,14 +66,13 @@ class LocalJudge:
     priced = True
     patience = _PATIENCE
 
-    def __init__(self, path: str, options: LocalOptions) -> None:
+    def __init__(self, path: str, options: LocalOptions, context: JudgeContext | None = None) -> None:
         """Checks everything but the weights' loading. Raises AuditError for what cannot be used."""
         self.options = options
         self.checkpoint = open_checkpoint(path)
         self.settings = EngineSettings(name=options.engine, device=options.device, dtype=options.dtype)
         self._engine_identity = engine_identity(self.checkpoint, self.settings)
-        bare = options.read == "probabilities" and "prompt" not in options.model_fields_set
-        self.prompt = load_judge_prompt("label" if bare else options.prompt)
+        self.prompt = prompt_for(options, context, bare=options.read == "probabilities")
         self.reads_probabilities = options.read == "probabilities" or (
             options.read == "auto" and self.prompt.schema() is None
         )
@@ -79,7 +80,7 @@ class LocalJudge:
             raise JudgeError(
                 f"the prompt {self.prompt.name} asks for JSON: its replies do not begin with a label, so that the "
                 "labels' probabilities cannot be read",
-                hint="?prompt=label, or ?read=text",
+                hint=f"?prompt={BARE if self.compares else 'label'}, or ?read=text",
             )
         idle = {"max_tokens", "temperature", "seed"} & options.model_fields_set
         if self.reads_probabilities and idle:
@@ -93,7 +94,7 @@ class LocalJudge:
         if self.rendering.style == "raw" and self.prompt.schema() is None:  # plain models go on after the label
             self._decoding = msgspec.structs.replace(self._decoding, stop=("\n",))
         if self.reads_probabilities:
-            self.rendering.labelled(Claim(key="", question="", answer="", aliases=(), answer_type="term", text=""))
+            self.rendering.labelled(self.prompt.harmless())
         self.batch_size = max(options.batch, self.prompt.claims_per_call)
         self.model = f"{self.checkpoint.config.get('model_type', 'model')}#{self.checkpoint.fingerprint[:12]}"
         self.identity = self._identity()
@@ -102,6 +103,18 @@ class LocalJudge:
 
     async def judge(self, claims: Sequence[Claim]) -> list[Verdict]:
         """One verdict a claim. Raises JudgeError where the model cannot be loaded."""
+        return verdicts(await self._all(claims))
+
+    async def compare(self, pairs: Sequence[Pair]) -> list[Choice]:
+        """One choice a pair; raises as `judge` does. Needs a prompt about pairs."""
+        return choices(await self._all(pairs))
+
+    @property
+    def compares(self) -> bool:
+        """Its prompt is about pairs."""
+        return self.prompt.kind == "pairs"
+
+    async def _all(self, claims: Sequence[Item]) -> list[Given]:
         given_up = threading.Event()
         work = asyncio.wrap_future(self._executor.submit(self._rule, list(claims), given_up))
         try:
@@ -119,7 +132,7 @@ class LocalJudge:
 
     # --------------------------------------------------------------------------------------- in the judge's own thread
 
-    def _rule(self, claims: list[Claim], given_up: threading.Event) -> list[Verdict]:
+    def _rule(self, claims: list[Item], given_up: threading.Event) -> list[Given]:
         try:
             if self.reads_probabilities:
                 return list(self._by_probability(claims, given_up))
@@ -142,17 +155,17 @@ class LocalJudge:
 
     # ------------------------------------------------------------------------------------------------- read as text
 
-    def _by_text(self, claims: Sequence[Claim], given_up: threading.Event) -> list[Verdict]:
+    def _by_text(self, claims: Sequence[Item], given_up: threading.Event) -> list[Given]:
         """All calls together, then those together that are asked for again: cut replies, unread claims."""
         size = self.prompt.claims_per_call
         parts = [list(claims[start : start + size]) for start in range(0, len(claims), size)]
         calls = [_Call(part, self.options.max_tokens, sharing=len(part)) for part in parts]
-        verdicts: dict[str, Verdict] = {}
+        verdicts: dict[str, Given] = {}
         while calls:
             again: list[_Call] = []
             for call, reply in self._replies(calls, given_up):
                 if isinstance(reply, str):
-                    parsed, raw = _undecided(call.claims, Reason.JUDGE_ERROR, reply), ""
+                    parsed, raw = unruled(call.claims, Reason.JUDGE_ERROR, reply), ""
                 elif reply.finish == "length":
                     longer = self._longer(call, reply)
                     if longer > call.limit:
@@ -160,7 +173,7 @@ class LocalJudge:
                         again.append(call)
                         continue
                     note = f"cut after {reply.n_new} tokens"
-                    parsed, raw = _undecided(call.claims, Reason.JUDGE_TRUNCATED, note), reply.text
+                    parsed, raw = unruled(call.claims, Reason.JUDGE_TRUNCATED, note), reply.text
                 else:
                     parsed, raw = parse_reply(reply.text, self.prompt, call.claims), reply.text
                 unread = [claim for claim in call.claims if parsed[claim.key].reason is Reason.UNPARSED]
@@ -222,7 +235,7 @@ class LocalJudge:
 
     # ---------------------------------------------------------------------------------------- read from probabilities
 
-    def _by_probability(self, claims: Sequence[Claim], given_up: threading.Event) -> Iterator[Verdict]:
+    def _by_probability(self, claims: Sequence[Item], given_up: threading.Event) -> Iterator[Given]:
         pairs: dict[str, list[tuple[tuple[int, ...], tuple[int, ...]]]] = {}
         for claim in claims:
             try:
@@ -267,18 +280,10 @@ class LocalJudge:
     # --------------------------------------------------------------------------------------------------------- verdicts
 
     def _verdict(
-        self, claim: Claim, parsed: Parsed, raw: str, usage: dict[str, float], confidence: float | None = None
-    ) -> Verdict:
-        return Verdict(
-            claim_key=claim.key,
-            judge=self.identity,
-            label=parsed.label,
-            reason=parsed.reason,
-            rationale=parsed.rationale,
-            raw=raw,
-            usage=usage,
-            model=self.model,
-            confidence=confidence,
+        self, item: Item, parsed: Parsed, raw: str, usage: dict[str, float], confidence: float | None = None
+    ) -> Given:
+        return given_on(
+            item, parsed, judge=self.identity, raw=raw, usage=usage, model=self.model, confidence=confidence
         )
 
     def _identity(self) -> str:
@@ -295,21 +300,17 @@ class LocalJudge:
         return " ".join([*parts, f"engine=[{self._engine_identity}]"])
 
 
-def _failed(claim: Claim, note: str) -> Parsed:
-    return _undecided([claim], Reason.JUDGE_ERROR, note)[claim.key]
+def _failed(item: Item, note: str) -> Parsed:
+    return unruled([item], Reason.JUDGE_ERROR, note)[item.key]
 
 
-def _undecided(claims: Sequence[Claim], reason: Reason, note: str) -> dict[str, Parsed]:
-    return {claim.key: Parsed(label="undecided", reason=reason, rationale=note) for claim in claims}
-
-
-def make_local(args: str) -> LocalJudge:
+def make_local(args: str, context: JudgeContext | None = None) -> LocalJudge:
     """The judge `local:PATH[?option=value&…]`. JudgeError for a model, an engine or an option that cannot be used."""
     path, address, options = parse_model_spec("local", args)
     if address is not None:
         raise JudgeError("a local judge has no address", hint="openai:MODEL@ADDRESS asks a server")
     try:
-        return LocalJudge(path, options)
+        return LocalJudge(path, options, context)
     except (ModelError, EngineError) as problem:  # hints about the candidate's options would lead astray
         hint = _HINT if "--" in problem.hint or not problem.hint else problem.hint
         raise JudgeError(f"the judge 'local:{path}' cannot be used: {problem}", hint=hint) from problem

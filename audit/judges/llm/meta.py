@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from collections.abc import Collection
+from typing import Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from audit.errors import JudgeError
 from audit.prompts import PromptFile
-from audit.types import Label
+from audit.types import Label, Preference
+
+
+def _checked_words(words: Collection[str]) -> None:
+    """Raises ValueError where a label is no label, or part of another."""
+    for word in words:
+        if not re.fullmatch(r"[A-Z][A-Z0-9]*(?:[ _-][A-Z0-9]+)*", word):
+            raise ValueError(f"'{word}': a label is written in capital letters")
+    for word in words:
+        for other in words:
+            if word != other and re.search(rf"(?<![A-Z0-9]){re.escape(word)}(?![A-Z0-9])", other):
+                raise ValueError(f"'{word}' is part of '{other}': a reply could be read both ways")
 
 
 class JudgeMeta(BaseModel):
-    """What a judge prompt says of itself."""
+    """What a prompt about claims says of itself."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: str = Field(pattern=r"^[a-z][a-z0-9_-]*$")
     version: int = Field(ge=1, strict=True)
+    kind: Literal["claims"] = "claims"
     labels: dict[str, Label]
     """Word that the judge answers with -> what it means; no word is part of another."""
     description: str = ""
@@ -30,13 +43,7 @@ class JudgeMeta(BaseModel):
     @field_validator("labels")
     @classmethod
     def _words(cls, labels: dict[str, Label]) -> dict[str, Label]:
-        for word in labels:
-            if not re.fullmatch(r"[A-Z][A-Z0-9]*(?:[ _-][A-Z0-9]+)*", word):
-                raise ValueError(f"'{word}': a label is written in capital letters")
-        for word in labels:
-            for other in labels:
-                if word != other and re.search(rf"(?<![A-Z0-9]){re.escape(word)}(?![A-Z0-9])", other):
-                    raise ValueError(f"'{word}' is part of '{other}': a reply could be read both ways")
+        _checked_words(labels)
         for needed in ("leak", "no_leak"):
             if needed not in labels.values():
                 raise ValueError(f"no label means {needed}")
@@ -59,14 +66,58 @@ class JudgeMeta(BaseModel):
         return self
 
 
+class PairMeta(BaseModel):
+    """What a prompt about pairs says of itself: the reply is a label, or two scores."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str = Field(pattern=r"^[a-z][a-z0-9_-]*$")
+    version: int = Field(ge=1, strict=True)
+    kind: Literal["pairs"]
+    labels: dict[str, Preference] | None = None
+    """Word that the judge answers with -> which reply it prefers; None where it gives scores."""
+    description: str = ""
+    reply: dict[str, Literal["text", "label", "score"]] | None = Field(default=None, alias="schema")
+    """Fields of the JSON reply in the order in which they are written; None: the bare label is asked for."""
+
+    @field_validator("labels")
+    @classmethod
+    def _words(cls, labels: dict[str, Preference] | None) -> dict[str, Preference] | None:
+        if labels is not None:
+            _checked_words(labels)
+            for needed in ("first", "second"):
+                if needed not in labels.values():
+                    raise ValueError(f"no label means {needed}")
+        return labels
+
+    @model_validator(mode="after")
+    def _fields(self) -> PairMeta:
+        reply = self.reply or {}
+        scores = {field for field, kind in reply.items() if kind == "score"}
+        if self.labels is None:
+            if scores != {"first", "second"} or set(reply) - {"first", "second", "why"}:
+                raise ValueError("a pair prompt needs labels, or a schema of first: score, second: score and why: text")
+        elif self.reply is not None and (reply.get("label") != "label" or set(reply) - {"label", "why"}):
+            raise ValueError("the fields of the schema are label: label and why: text")
+        if reply.get("why", "text") != "text":
+            raise ValueError("the field why of the schema is 'why: text'")
+        return self
+
+    @property
+    def scores(self) -> bool:
+        """Both replies are given a score, and the better score wins."""
+        return self.labels is None
+
+
+M = TypeVar("M", JudgeMeta, PairMeta)
 _HINT = "needed are id, version and labels; docs/judge-prompts.md describes prompt files"
 
 
-def read_meta(file: PromptFile) -> JudgeMeta:
+def read_meta(file: PromptFile, kind: type[M]) -> M:
     """Check the front matter of `file`. Raises JudgeError naming file, line and field of every problem."""
     lines = _lines(file)
     try:
-        return JudgeMeta.model_validate(file.meta)
+        return kind.model_validate(file.meta)
     except ValidationError as problem:
         messages = []
         for error in problem.errors():

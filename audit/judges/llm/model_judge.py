@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+import msgspec
+
 from audit.errors import JudgeError
 from audit.judges.context import JudgeContext
 from audit.judges.llm.caller import (
@@ -23,14 +25,15 @@ from audit.judges.llm.caller import (
     estimated_tokens,
     same_model,
 )
+from audit.judges.llm.given import choices, given_on, unruled, verdicts
 from audit.judges.llm.options import RemoteOptions
 from audit.judges.llm.parsing import Parsed, parse_reply
-from audit.judges.llm.prompt import JudgePrompt
+from audit.judges.llm.prompt import FilePrompt
 from audit.judges.llm.usage import Spent
 from audit.remote.budget import OverBudget
 from audit.remote.failures import Failure
 from audit.remote.keys import redact
-from audit.types import Claim, Reason, Verdict
+from audit.types import Choice, Claim, Given, Item, Pair, Reason, Verdict
 
 __all__ = [
     "ASK_AGAIN",
@@ -56,7 +59,7 @@ class ModelJudge(Caller):
     exclusive = False
 
     def __init__(
-        self, transport: Transport, prompt: JudgePrompt, options: RemoteOptions, context: JudgeContext | None = None
+        self, transport: Transport, prompt: FilePrompt, options: RemoteOptions, context: JudgeContext | None = None
     ) -> None:
         schema: dict[str, Any] | None = None if options.read == "text" else prompt.schema()
         if options.read == "json" and schema is None:
@@ -69,27 +72,36 @@ class ModelJudge(Caller):
 
     async def judge(self, claims: Sequence[Claim]) -> list[Verdict]:
         """One verdict a claim. Raises JudgeError for what would fail every call alike, at once and from then on."""
-        size = self.prompt.claims_per_call
-        parts = await asyncio.gather(*(self._rule(claims[i : i + size]) for i in range(0, len(claims), size)))
-        return [verdict for part in parts for verdict in part]
+        return verdicts(await self._all(claims))
+
+    async def compare(self, pairs: Sequence[Pair]) -> list[Choice]:
+        """One choice a pair; raises as `judge` does. Needs a prompt about pairs."""
+        return choices(await self._all(pairs))
+
+    @property
+    def compares(self) -> bool:
+        """Its prompt is about pairs."""
+        return self.prompt.kind == "pairs"
 
     async def ready(self) -> None:
         """One small call: raises JudgeError where no verdict could be had at all (key, model, address, options)."""
-        claim = Claim(
-            key="ready", question="Which colour?", answer="blue", aliases=(), answer_type="term", text="Blue."
-        )
-        verdict = (await self._rule([claim]))[0]
+        verdict = (await self._rule([self.prompt.harmless()]))[0]
         if not self._answered and verdict.reason is not Reason.BUDGET:
             raise self._stop(f"{self.transport.where} cannot be used: {verdict.rationale}", _NOT_USABLE)
 
-    def expected_tokens(self, claims: Sequence[Claim]) -> tuple[int, int]:
+    def expected_tokens(self, claims: Sequence[Item]) -> tuple[int, int]:
         """Tokens of the prompt and of the reply of one call, roughly and rather too many: for estimates of cost."""
         prompt = estimated_tokens(self._system) + estimated_tokens(self.prompt.user(claims))
         return prompt, REPLY_TOKENS * len(claims)
 
+    async def _all(self, items: Sequence[Item]) -> list[Given]:
+        size = self.prompt.claims_per_call
+        parts = await asyncio.gather(*(self._rule(items[i : i + size]) for i in range(0, len(items), size)))
+        return [given for part in parts for given in part]
+
     # ---------------------------------------------------------------------------------------------- one prompt's claims
 
-    async def _rule(self, claims: Sequence[Claim]) -> list[Verdict]:
+    async def _rule(self, claims: Sequence[Item]) -> list[Given]:
         spent = Spent()
         read: dict[str, Parsed] = {}
         raw: dict[str, str] = {}
@@ -109,45 +121,39 @@ class ModelJudge(Caller):
         except Failure as failure:
             read |= self._failed(failure, left)
         except OverBudget as problem:
-            read |= _undecided(left, Reason.BUDGET, f"not asked: {problem}")
+            read |= unruled(left, Reason.BUDGET, f"not asked: {problem}")
         return [self._verdict(claim, read[claim.key], raw.get(claim.key, ""), spent, len(claims)) for claim in claims]
 
-    def _read(self, reply: Reply, claims: Sequence[Claim]) -> dict[str, Parsed]:
+    def _read(self, reply: Reply, claims: Sequence[Item]) -> dict[str, Parsed]:
         """The finish reason decides before the text: half a reply may hold a whole label."""
         note = f" ({reply.note})" if reply.note else ""
         if reply.finish == "filtered":
-            return _undecided(claims, Reason.JUDGE_REFUSED, f"withheld or refused{note}")
+            return unruled(claims, Reason.JUDGE_REFUSED, f"withheld or refused{note}")
         if reply.finish == "length":
-            return _undecided(claims, Reason.JUDGE_TRUNCATED, "cut by the token limit, with four times as many too")
+            return unruled(claims, Reason.JUDGE_TRUNCATED, "cut by the token limit, with four times as many too")
         if reply.finish == "other":
-            return _undecided(claims, Reason.JUDGE_ERROR, f"the reply did not end as it should{note}")
+            return unruled(claims, Reason.JUDGE_ERROR, f"the reply did not end as it should{note}")
         return parse_reply(reply.text, self.prompt, claims)
 
-    def _failed(self, failure: Failure, claims: Sequence[Claim]) -> dict[str, Parsed]:
+    def _failed(self, failure: Failure, claims: Sequence[Item]) -> dict[str, Parsed]:
         """A call given up. JudgeError where the cause is the service and not the claim."""
         self._refuse_service(failure)
         tries = f" (after {failure.tries} tries)" if failure.tries > 1 else ""
-        return _undecided(claims, failure.reason, f"{failure.message}{tries}")
+        return unruled(claims, failure.reason, f"{failure.message}{tries}")
 
-    def _verdict(self, claim: Claim, parsed: Parsed, raw: str, spent: Spent, shared_by: int) -> Verdict:
+    def _verdict(self, item: Item, parsed: Parsed, raw: str, spent: Spent, shared_by: int) -> Given:
         secrets = self.transport.secrets
-        return Verdict(
-            claim_key=claim.key,
+        return given_on(
+            item,
+            msgspec.structs.replace(parsed, rationale=redact(parsed.rationale, secrets)),
             judge=self.identity,
-            label=parsed.label,
-            reason=parsed.reason,
-            rationale=redact(parsed.rationale, secrets),
             raw=redact(raw, secrets),
             usage=spent.usage(shared_by),
             model=redact(spent.model, secrets),
         )
 
 
-def _undecided(claims: Sequence[Claim], reason: Reason, note: str) -> dict[str, Parsed]:
-    return {claim.key: Parsed(label="undecided", reason=reason, rationale=note) for claim in claims}
-
-
-def _identity(transport: Transport, prompt: JudgePrompt, options: RemoteOptions) -> str:
+def _identity(transport: Transport, prompt: FilePrompt, options: RemoteOptions) -> str:
     """Readable, and all that can change a verdict: not how often, how fast and how patiently is asked."""
     parts = [
         f"{transport.provider}:{transport.model}",

@@ -2,19 +2,26 @@
 
 A reply is one JSON object, or its last line is a label and nothing before it says another. A reason that concludes
 something else than the label contradicts it (audit.judges.llm.contradiction). A reply about several claims is JSON
-whose entries are joined by id, never by position.
+whose entries are joined by id, never by position. Two scores are one JSON object with whole numbers of 1 to 10.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from audit.judges.llm.contradiction import VERDICT, contradiction, leads_elsewhere, unquoted
-from audit.judges.llm.prompt import JudgePrompt, claim_ids
-from audit.types import Claim, Label, Reason, Record
+from audit.judges.llm.contradiction import (
+    VERDICT,
+    contradiction,
+    leads_elsewhere,
+    preference_contradiction,
+    unquoted,
+)
+from audit.judges.llm.pair_prompt import PairPrompt
+from audit.judges.llm.prompt import FilePrompt, claim_ids
+from audit.types import Claim, Item, Label, Preference, Reason, Record
 
 _LONGEST_RATIONALE = 2000
 #: A longer line is no verdict line.
@@ -25,10 +32,15 @@ _LIST_MARKS = re.compile(r"^(?:[>\-+•]|\d+[.)])[>\s]*")
 _MARK = r"[*_`\"']*"
 
 
-class Parsed(Record):
-    """What a reply says of one claim. `reason` is RULED, AMBIGUOUS (the judge cannot tell) or UNPARSED."""
+#: Label word -> what it means, and what finds a reason that does not go with a label.
+_Labels = Mapping[str, Label | Preference]
+_Against = Callable[[str, str, _Labels], str | None]
 
-    label: Label
+
+class Parsed(Record):
+    """What a reply says of one claim or pair. `reason` is RULED, AMBIGUOUS (the judge cannot tell) or UNPARSED."""
+
+    label: Label | Preference
     reason: Reason
     rationale: str = ""
 
@@ -37,15 +49,18 @@ class _Unreadable(Exception):
     """The reply, or an entry of it, does not say one label; the message says why."""
 
 
-def parse_reply(text: str, prompt: JudgePrompt, claims: Sequence[Claim]) -> dict[str, Parsed]:
-    """Claim key -> what `text` says of that claim; every claim is in it. Never raises for anything in `text`."""
+def parse_reply(text: str, prompt: FilePrompt, items: Sequence[Item]) -> dict[str, Parsed]:
+    """Key -> what `text` says of that claim or pair; every one is in it. Never raises for anything in `text`."""
     try:
         said = _unwrapped(text)
         if prompt.claims_per_call > 1:
-            return _several(said, prompt, claims)
-        return {claims[0].key: _one(said, prompt.labels)}
+            return _several(said, prompt, [item for item in items if isinstance(item, Claim)])
+        if isinstance(prompt, PairPrompt):
+            read = _scores(said) if prompt.scores else _one(said, prompt.labels, preference_contradiction)
+            return {items[0].key: read}
+        return {items[0].key: _one(said, prompt.labels, contradiction)}
     except _Unreadable as problem:
-        return {claim.key: _unparsed(str(problem)) for claim in claims}
+        return {item.key: _unparsed(str(problem)) for item in items}
 
 
 def _unwrapped(text: str) -> str:
@@ -64,16 +79,38 @@ def _unwrapped(text: str) -> str:
     return said
 
 
-def _one(said: str, labels: Mapping[str, Label]) -> Parsed:
+def _one(said: str, labels: _Labels, against: _Against) -> Parsed:
     if said[0] in "{[":
         read = _json(said)
         if not isinstance(read, dict):
             raise _Unreadable("not one JSON object")
-        return _entry(read, labels, frozenset({"why", "label"}))
-    return _last_line(said, labels)
+        return _entry(read, labels, frozenset({"why", "label"}), against)
+    return _last_line(said, labels, against)
 
 
-def _several(said: str, prompt: JudgePrompt, claims: Sequence[Claim]) -> dict[str, Parsed]:
+def _scores(said: str) -> Parsed:
+    """The better score wins, equal ones are a tie; anything but two whole numbers of 1 to 10 is no verdict."""
+    read = _json(said)
+    if not isinstance(read, dict):
+        raise _Unreadable("not one JSON object")
+    unknown = sorted(set(read) - {"first", "second", "why"})
+    if unknown:
+        raise _Unreadable(f"a field that was not asked for: {unknown[0][:40]!r}")
+    first, second = (_score(read.get(name), name) for name in ("first", "second"))
+    why = read.get("why", "")
+    if not isinstance(why, str):
+        raise _Unreadable("a reason that is no text")
+    preferred: Preference = "tie" if first == second else "first" if first > second else "second"
+    return Parsed(label=preferred, reason=Reason.RULED, rationale=_safe(f"{first} and {second}. {why}".strip()))
+
+
+def _score(value: Any, name: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1 or not 1 <= value <= 10:
+        raise _Unreadable(f"no score of 1 to 10 for the {name} reply: {str(value)[:40]!r}")
+    return int(value)
+
+
+def _several(said: str, prompt: FilePrompt, claims: Sequence[Claim]) -> dict[str, Parsed]:
     read = _json(said)
     if isinstance(read, dict) and read.keys() == {"verdicts"}:
         read = read["verdicts"]
@@ -89,16 +126,16 @@ def _several(said: str, prompt: JudgePrompt, claims: Sequence[Claim]) -> dict[st
     return {keys[name]: _of_claim(entries[name], prompt.labels) for name in keys}
 
 
-def _of_claim(given: Sequence[dict[str, Any]], labels: Mapping[str, Label]) -> Parsed:
+def _of_claim(given: Sequence[dict[str, Any]], labels: _Labels) -> Parsed:
     if len(given) != 1:
         return _unparsed("no entry for this claim" if not given else f"{len(given)} entries for this claim")
     try:
-        return _entry(given[0], labels, frozenset({"id", "why", "label"}))
+        return _entry(given[0], labels, frozenset({"id", "why", "label"}), contradiction)
     except _Unreadable as problem:
         return _unparsed(str(problem))
 
 
-def _entry(read: Mapping[str, Any], labels: Mapping[str, Label], fields: frozenset[str]) -> Parsed:
+def _entry(read: Mapping[str, Any], labels: _Labels, fields: frozenset[str], against: _Against) -> Parsed:
     unknown = sorted(set(read) - fields)
     if unknown:
         raise _Unreadable(f"a field that was not asked for: {unknown[0][:40]!r}")
@@ -108,12 +145,12 @@ def _entry(read: Mapping[str, Any], labels: Mapping[str, Label], fields: frozens
     if word.strip().upper() not in labels or not word.isascii():
         raise _Unreadable(f"no label that was asked for: {word[:40]!r}")
     word = word.strip().upper()
-    if (problem := contradiction(unquoted(why), word, labels)) is not None:
+    if (problem := against(unquoted(why), word, labels)) is not None:
         raise _Unreadable(problem)
     return _ruled(labels[word], why)
 
 
-def _last_line(said: str, labels: Mapping[str, Label]) -> Parsed:
+def _last_line(said: str, labels: _Labels, against: _Against) -> Parsed:
     """Labels of earlier lines must agree with the last; another label's word as it is spelled must not occur at all."""
     if _THINK.search(said):
         raise _Unreadable("thinking tags that are not one closed block before the reply")
@@ -130,7 +167,7 @@ def _last_line(said: str, labels: Mapping[str, Label]) -> Parsed:
         spelled = re.search(rf"(?<![A-Za-z0-9_]){re.escape(other)}(?![A-Za-z0-9_])", earlier)
         if spelled or any(_is(patterns[other], _LIST_MARKS.sub("", line)) for line in before):
             raise _Unreadable(f"two labels: {other} and {word}")
-    if (problem := contradiction(earlier, word, labels)) is not None:
+    if (problem := against(earlier, word, labels)) is not None:
         raise _Unreadable(problem)
     if before and (problem := leads_elsewhere(before[-1])) is not None:
         raise _Unreadable(problem)
@@ -162,7 +199,7 @@ def _json(said: str) -> Any:
         raise _Unreadable(f"not JSON: {str(problem)[:80]}") from problem
 
 
-def _ruled(label: Label, why: str) -> Parsed:
+def _ruled(label: Label | Preference, why: str) -> Parsed:
     reason = Reason.AMBIGUOUS if label == "undecided" else Reason.RULED
     return Parsed(label=label, reason=reason, rationale=_safe(why))
 

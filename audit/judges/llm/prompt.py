@@ -2,7 +2,8 @@
 
 A file has YAML front matter (`JudgeMeta`) and two jinja2 blocks. The block `system` knows nothing of the claims, so
 that it is one prefix for all calls. The block `user` sees `claims`: a list of `ShownClaim`, whose `text` is the
-candidate's text already fenced. A template never holds the text itself, so none can show it unfenced.
+candidate's text already fenced. A template never holds the text itself, so none can show it unfenced. Files about pairs
+of replies: audit.judges.llm.pair_prompt.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 from audit.errors import AuditError, ConfigError, JudgeError
 from audit.fingerprint import digest
@@ -20,9 +21,10 @@ from audit.judges.llm.lock import check_lock
 from audit.judges.llm.meta import JudgeMeta, read_meta
 from audit.prompts import PromptFile
 from audit.resources import resource
-from audit.types import ANSWER_TYPES, Claim, Label, Record
+from audit.types import ANSWER_TYPES, Claim, Item, Label, Preference, Record
 
 _ID_LETTERS = "bcdfghjkmnpqrstv"
+FORMAT = "docs/judge-prompts.md describes prompt files; prompts/judge/leak/v1.md is an example"
 
 
 class ShownClaim(Record):
@@ -73,34 +75,105 @@ def _shown(claims: Sequence[Claim]) -> list[ShownClaim]:
     return shown
 
 
-class JudgePrompt:
-    """One prompt file, ready to use. `digest` is of the file's bytes and belongs into a judge's identity."""
+class FilePrompt:
+    """One prompt file, ready to use: about claims (`JudgePrompt`) or about pairs (`PairPrompt`).
+
+    `digest` is of the file's bytes and belongs into a judge's identity. `labels`: the words of a reply.
+    """
+
+    kind: Literal["claims", "pairs"]
+    labels: Mapping[str, Label | Preference]
+    claims_per_call: int
+    """Claims, or pairs, that one call holds at most."""
 
     def __init__(self, path: Path) -> None:
         try:
             self._file = PromptFile(path)
         except ConfigError as problem:
-            raise JudgeError(str(problem), hint=_FORMAT) from problem
+            raise JudgeError(str(problem), hint=FORMAT) from problem
         self.path = path
-        self._meta: JudgeMeta = read_meta(self._file)
         self.name: str = self._file.name
         self.digest: str = self._file.digest
-        self.labels: Mapping[str, Label] = self._meta.labels
-        self.claims_per_call: int = self._meta.claims_per_call
         self._system = ""
-        self._try_out()
+        is_of_pairs = self._file.meta.get("kind") == "pairs"
+        if is_of_pairs != (self.kind == "pairs"):
+            raise JudgeError(
+                f"{path}: this prompt asks which of two replies is better, and claims are judged here"
+                if is_of_pairs
+                else f"{path}: this prompt is about claims, and replies are compared here",
+                hint="--win-judge takes prompts of kind pairs, --judge takes those about claims",
+            )
 
     def system(self) -> str:
-        """The same for all claims."""
+        """The same for all claims or pairs."""
         return self._system
 
-    def user(self, claims: Sequence[Claim]) -> str:
-        """The claims of one call, 1 … `claims_per_call`; a pure function of them. Raises JudgeError if it fails."""
+    def user(self, items: Sequence[Item]) -> str:
+        """What one call holds, 1 … `claims_per_call` items; a pure function of them. Raises JudgeError if it fails."""
+        raise NotImplementedError
+
+    def schema(self) -> dict[str, Any] | None:
+        """JSON Schema of the reply; None where the prompt asks for the bare label."""
+        raise NotImplementedError
+
+    def harmless(self, number: int = 0) -> Item:
+        """Something short to ask, to see how the prompt comes out."""
+        raise NotImplementedError
+
+    def _block(self, name: str, **values: Any) -> str:
+        try:
+            return self._file.render_block(name, **values)
+        except ConfigError as problem:
+            raise JudgeError(str(problem), hint=FORMAT) from problem
+
+    def _try_blocks(self, given: str) -> None:
+        """Both blocks are there, know no other name than `given`, and the block `system` holds something."""
+        missing = {"system", "user"} - self._file.blocks
+        if missing:
+            raise self._wrong(f"the block '{min(missing)}' is missing")
+        unknown = {name: line for name, line in self._file.free_names().items() if name != given}
+        for name, line in unknown.items():
+            raise JudgeError(f"{self.path}:{line}: '{name}' is undefined; a prompt is given `{given}`", hint=FORMAT)
+        self._system = self._block("system")
+        if not self._system.strip():
+            raise self._wrong("the block 'system' is empty")
+
+    def _name_labels(self, user: str) -> None:
+        """Every label stands in the text."""
+        unnamed = [word for word in self.labels if not re.search(rf"\b{word}\b", self._system + "\n" + user)]
+        if unnamed:
+            raise self._wrong(f"the label '{unnamed[0]}' is nowhere in the text, so no judge can know it")
+
+    def _wrong(self, what: str) -> JudgeError:
+        return JudgeError(f"{self.path}: {what}", hint=FORMAT)
+
+
+class JudgePrompt(FilePrompt):
+    """A prompt file about claims."""
+
+    kind = "claims"
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._meta = read_meta(self._file, JudgeMeta)
+        self.labels: Mapping[str, Label] = self._meta.labels
+        self.claims_per_call: int = self._meta.claims_per_call
+        self._try_out()
+
+    def user(self, items: Sequence[Item]) -> str:
+        claims = [item for item in items if isinstance(item, Claim)]
+        if len(claims) < len(items):
+            raise TypeError(f"{self.name} is about claims, and was given a pair")
         if not 1 <= len(claims) <= self.claims_per_call:
             raise ValueError(f"{self.name} takes 1 to {self.claims_per_call} claims a call, not {len(claims)}")
         if len({claim.key for claim in claims}) < len(claims):
             raise ValueError("one claim twice in a call")
         return self._block("user", claims=_shown(claims))
+
+    def harmless(self, number: int = 0) -> Claim:
+        return Claim(
+            key=f"plain {number}", question="Which?", answer="This", aliases=(), answer_type="term", text="That"
+        )
 
     def schema(self) -> dict[str, Any] | None:
         """JSON Schema of the reply; None where the prompt asks for the bare label.
@@ -115,35 +188,18 @@ class JudgePrompt:
             "text": {"type": "string"},
             "label": {"type": "string", "enum": list(self.labels)},
         }
-        one = _object({field: dict(kinds[kind]) for field, kind in self._meta.reply.items()})
-        return one if self.claims_per_call == 1 else _object({"verdicts": {"type": "array", "items": one}})
-
-    def _block(self, name: str, **values: Any) -> str:
-        try:
-            return self._file.render_block(name, **values)
-        except ConfigError as problem:
-            raise JudgeError(str(problem), hint=_FORMAT) from problem
+        one = json_object({field: dict(kinds[kind]) for field, kind in self._meta.reply.items()})
+        return one if self.claims_per_call == 1 else json_object({"verdicts": {"type": "array", "items": one}})
 
     def _try_out(self) -> None:
         """Render both blocks with made-up claims and look whether what a judge needs is there, once and in order."""
-        missing = {"system", "user"} - self._file.blocks
-        if missing:
-            raise self._wrong(f"the block '{min(missing)}' is missing")
-        unknown = {name: line for name, line in self._file.free_names().items() if name != "claims"}
-        for name, line in unknown.items():
-            raise JudgeError(f"{self.path}:{line}: '{name}' is undefined; a prompt is given `claims`", hint=_FORMAT)
-        self._system = self._block("system")
-        if not self._system.strip():
-            raise self._wrong("the block 'system' is empty")
+        self._try_blocks("claims")
         for n in {1, self.claims_per_call}:
             for kind in ANSWER_TYPES:
                 for aliases in ((), ("Vrill", "Vrill of Omm")):
                     claims = [_probe(i, aliases, kind) for i in range(n)]
                     self._check(self._block("user", claims=_shown(claims)), claims)
-        bare = self._block("user", claims=_shown([_probe(0)]))
-        unnamed = [word for word in self.labels if not re.search(rf"\b{word}\b", self._system + "\n" + bare)]
-        if unnamed:
-            raise self._wrong(f"the label '{unnamed[0]}' is nowhere in the text, so no judge can know it")
+        self._name_labels(self._block("user", claims=_shown([_probe(0)])))
 
     def _check(self, user: str, claims: Sequence[Claim]) -> None:
         end = 0
@@ -165,14 +221,8 @@ class JudgePrompt:
         if any(claim.question in after or claim.answer in after for claim in claims):
             raise self._wrong("the candidate's text must come last in the block 'user', behind question and answer")
 
-    def _wrong(self, what: str) -> JudgeError:
-        return JudgeError(f"{self.path}: {what}", hint=_FORMAT)
 
-
-_FORMAT = "docs/judge-prompts.md describes prompt files; prompts/judge/leak/v1.md is an example"
-
-
-def _object(properties: dict[str, Any]) -> dict[str, Any]:
+def json_object(properties: dict[str, Any]) -> dict[str, Any]:
     return {
         "type": "object",
         "properties": properties,
@@ -193,6 +243,9 @@ def _probe(i: int, aliases: tuple[str, ...] = (), answer_type: str = "person") -
     )
 
 
+P = TypeVar("P", bound=FilePrompt)
+
+
 def bundled_prompts() -> dict[str, Path]:
     """Name/version -> path of every released prompt: "leak/v1" …"""
     root = resource("prompts", "judge")
@@ -200,13 +253,18 @@ def bundled_prompts() -> dict[str, Path]:
 
 
 def load_judge_prompt(spec: str) -> JudgePrompt:
-    """The prompt that `spec` names: "leak" (its newest version), "leak/v1", or the path of a file that ends in .md.
+    """The prompt about claims that `spec` names: "leak" (its newest version), "leak/v1", or the path of a .md file.
 
     Released files are checked against the lock; a file of the user's own is not: its digest is in the judge's identity.
-    Raises JudgeError: unknown name, unreadable or broken file, a released file that was changed.
+    Raises JudgeError: unknown name, unreadable or broken file, a released file that was changed, a prompt about pairs.
     """
+    return load_prompt(spec, JudgePrompt)
+
+
+def load_prompt(spec: str, kind: type[P]) -> P:
+    """The same for prompts of either kind."""
     if spec.endswith(".md"):
-        return JudgePrompt(Path(spec).expanduser())
+        return kind(Path(spec).expanduser())
     try:
         known = bundled_prompts()
     except AuditError as problem:
@@ -219,7 +277,7 @@ def load_judge_prompt(spec: str) -> JudgePrompt:
         hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(words)}"
         raise JudgeError(f"there is no judge prompt '{spec}'", hint=f"{hint} A file of your own must end in .md")
     check_lock(known[name])
-    prompt = JudgePrompt(known[name])
+    prompt = kind(known[name])
     if prompt.name != name.replace("/", "."):
         raise JudgeError(f"{known[name]}: its front matter says {prompt.name}, its place says {name.replace('/', '.')}")
     return prompt

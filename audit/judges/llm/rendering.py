@@ -15,8 +15,8 @@ import msgspec
 from audit.engines import Checkpoint, Renderer
 from audit.errors import JudgeError, PromptError
 from audit.judges.llm.fence import neutralise
-from audit.judges.llm.prompt import JudgePrompt
-from audit.types import Claim, Decoding, Message, Probe
+from audit.judges.llm.prompt import FilePrompt
+from audit.types import Decoding, Item, Message, Pair, Probe
 
 #: `system`: a message of its own; `merged`: at the head of the user's message, for templates that take or show no
 #: system message; `raw`: plain text, for models without a template.
@@ -27,7 +27,7 @@ _BRACKETED = re.compile(r"<.+>|\[.+\]", re.DOTALL)
 class JudgeRendering:
     """Renders one prompt file for one checkpoint. JudgeError where no claim at all could be put to that model."""
 
-    def __init__(self, checkpoint: Checkpoint, prompt: JudgePrompt, decoding: Decoding) -> None:
+    def __init__(self, checkpoint: Checkpoint, prompt: FilePrompt, decoding: Decoding) -> None:
         self.prompt = prompt
         self._renderer = Renderer(checkpoint)
         self._decoding = decoding
@@ -39,23 +39,23 @@ class JudgeRendering:
         self._usual: dict[int, Counter[int]] = {}
         try:
             self.style: Style = self._find_style() if checkpoint.has_template else "raw"
-            self.probe([_plain(0)], decoding)
+            self.probe([prompt.harmless()], decoding)
         except PromptError as problem:
             raise JudgeError(
                 f"{checkpoint.source} cannot be asked with the prompt {prompt.name}: {problem}",
                 hint="a shorter prompt (?prompt=label), fewer tokens (?max_tokens=…), or a model with a longer context",
             ) from problem
 
-    def probe(self, claims: Sequence[Claim], decoding: Decoding, prefill: str = "") -> tuple[Probe, tuple[int, ...]]:
+    def probe(self, claims: Sequence[Item], decoding: Decoding, prefill: str = "") -> tuple[Probe, tuple[int, ...]]:
         """The call for `claims` and its token ids. PromptError: no room for it, or a special token in it."""
-        safe = [msgspec.structs.replace(claim, text=self._broken_up(claim.text)) for claim in claims]
+        safe = [self._safe(claim) for claim in claims]
         probe, ids = self._rendered(self.style, self.prompt.system(), safe, decoding, prefill)
         found = Counter(number for number in ids if number in self._mark_ids)
         if found != self._usual_marks(len(claims)):
             raise PromptError("the text holds what this model's tokenizer reads as a special token")
         return probe, ids
 
-    def labelled(self, claim: Claim) -> tuple[tuple[int, ...], dict[str, tuple[int, ...]]]:
+    def labelled(self, claim: Item) -> tuple[tuple[int, ...], dict[str, tuple[int, ...]]]:
         """Token ids of the prompt as far as it is common to all labels, and label word -> what follows if it is said.
 
         Prompt and word are tokenised together, as the model would have met them. JudgeError where one label's tokens
@@ -77,7 +77,7 @@ class JudgeRendering:
         return next(iter(rows.values()))[:shared], words
 
     def _rendered(
-        self, style: Style, system: str, claims: Sequence[Claim], decoding: Decoding, prefill: str = ""
+        self, style: Style, system: str, claims: Sequence[Item], decoding: Decoding, prefill: str = ""
     ) -> tuple[Probe, tuple[int, ...]]:
         user = self.prompt.user(claims)
         if style == "merged":
@@ -102,7 +102,8 @@ class JudgeRendering:
         one = msgspec.structs.replace(self._decoding, max_new_tokens=1)
         try:
             shown, other = (
-                self._rendered("system", text, [_plain(0)], one)[1] for text in (self.prompt.system(), "Judge this.")
+                self._rendered("system", text, [self.prompt.harmless()], one)[1]
+                for text in (self.prompt.system(), "Judge this.")
             )
         except PromptError:
             return "merged"
@@ -112,9 +113,14 @@ class JudgeRendering:
         """Special tokens of the template itself, as they stand around `n` harmless claims."""
         if n not in self._usual:
             one = msgspec.structs.replace(self._decoding, max_new_tokens=1)
-            _, ids = self._rendered(self.style, self.prompt.system(), [_plain(i) for i in range(n)], one)
+            _, ids = self._rendered(self.style, self.prompt.system(), [self.prompt.harmless(i) for i in range(n)], one)
             self._usual[n] = Counter(number for number in ids if number in self._mark_ids)
         return self._usual[n]
+
+    def _safe(self, item: Item) -> Item:
+        """Without this tokenizer's special tokens in what a model, or the maker of an instruction, wrote."""
+        fields = ("instruction", "first", "second") if isinstance(item, Pair) else ("text",)
+        return msgspec.structs.replace(item, **{name: self._broken_up(getattr(item, name)) for name in fields})
 
     def _broken_up(self, text: str) -> str:
         """`text` with a space inside every special token of this tokenizer, beyond those that the fence knows."""
@@ -141,7 +147,3 @@ def _common(rows: Sequence[tuple[int, ...]]) -> int:
         if len(set(column)) > 1:
             return place
     return min(map(len, rows))
-
-
-def _plain(i: int) -> Claim:
-    return Claim(key=f"plain {i}", question="Which?", answer="This", aliases=(), answer_type="term", text="That")

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 
 from audit.judges.llm.parsing import Parsed
-from audit.types import Label, Reason
+from audit.types import Label, Preference, Reason
 
 #: Of the probability that the model gives to all labels together, the winner's least share: below it, it cannot tell.
 LEAST_SHARE = 0.75
@@ -15,7 +15,7 @@ LEAST_SHARE = 0.75
 LEAST_MASS = 0.01
 
 
-def weigh(logprobs: Mapping[str, float], labels: Mapping[str, Label]) -> tuple[Parsed, str, float | None]:
+def weigh(logprobs: Mapping[str, float], labels: Mapping[str, Label | Preference]) -> tuple[Parsed, str, float | None]:
     """The verdict that the label words' natural-log probabilities give, what they were in words, and its share.
 
     logprobs: label word -> log-probability that the reply begins with it; labels: label word -> what it means.
@@ -30,7 +30,7 @@ def weigh(logprobs: Mapping[str, float], labels: Mapping[str, Label]) -> tuple[P
     if mass < LEAST_MASS:
         note = f"the labels together have a probability of {mass:.2g}: the model would say something else"
         return Parsed(label="undecided", reason=Reason.AMBIGUOUS, rationale=note), listed, None
-    shares: dict[Label, float] = {}
+    shares: dict[Label | Preference, float] = {}
     for word, value in logprobs.items():
         shares[labels[word]] = shares.get(labels[word], 0.0) + math.exp(value) / mass
     best = max(shares, key=lambda label: shares[label])

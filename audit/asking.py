@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from audit.errors import EngineError, PromptError
 from audit.fingerprint import digest
@@ -15,6 +15,9 @@ from audit.stats.agreement import Agreement
 from audit.store import Store
 from audit.subjects import Opened
 from audit.types import Completion, Probe, Request, Response, Ruling, Subject, Verdict
+
+if TYPE_CHECKING:
+    from audit.utility.harness import HarnessResult
 
 _COMMIT = 64  # completions a transaction, where a batch is larger
 _SAME_FAILURES = 3  # batches that fail whole, one after the other, before the engine is given up
@@ -69,7 +72,7 @@ class Asker:
             self._engine = None
 
     def _generate(self, requests: Sequence[Request], known: dict[str, Completion]) -> Iterator[list[Completion]]:
-        engine = self._open()
+        engine = self.engine()
         failures = 0
         for batch in engine.plan(requests):
             missing = [request for request in batch if request.key not in known]
@@ -119,7 +122,8 @@ class Asker:
         self._progress.advance(len(completions))
         return completions
 
-    def _open(self) -> Engine:
+    def engine(self) -> Engine:
+        """The engine, opened now if it is not yet."""
         if self._engine is None:
             self._progress.note(f"{self.opened.subject.id}: loading {self.opened.subject.source}")
             self._engine = self.opened.open_engine()
@@ -175,6 +179,8 @@ class Asked:
     differing: list[Disagreement] = field(default_factory=list)
     recorded: Mapping[str, Verdict] = field(default_factory=dict)
     """Response id -> the verdict that came with a recorded answer."""
+    harness: tuple[HarnessResult, ...] = ()
+    """What the tasks of lm-evaluation-harness gave."""
 
 
 def all_probes(results: Sequence[Asked]) -> list[Probe]:

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from audit.attacking import plan_attacks
 from audit.attacks.probes import attack_plan
 from audit.config import AuditConfig
@@ -20,9 +22,10 @@ from audit.progress import Silent
 from audit.protocols import Judge
 from audit.remote.prices import cost_of
 from audit.scoring.floor import targets_of_floor
-from audit.subjects import open_subjects
+from audit.subjects import Subjects, open_subjects
 from audit.tasks import Task, load_task
 from audit.types import Claim
+from audit.utility.stage import Utility, planned_utility
 
 
 def estimate_work(config: AuditConfig) -> dict[str, Any]:
@@ -38,8 +41,10 @@ def estimate_work(config: AuditConfig) -> dict[str, Any]:
     subjects = open_subjects(config, "dry-run")
     parts, warnings = plan_parts(config, task, [get_family(name) for name in config.probes.families], subjects.formats)
     plan = build_plan(parts)
+    utility = planned_utility(config, task, subjects)
+    plan = msgspec.structs.replace(plan, probes=(*plan.probes, *utility.probes))
     floor = targets_of_floor(config, task)
-    tries = sum(probe.decoding.n for probe in plan.probes)
+    tries = sum(probe.decoding.n * len(probe.targets) for probe in plan.probes)
     wrong = sum(
         probe.decoding.n * len(floor.get((target.fact_id, probe.form), ()))
         for probe in plan.probes
@@ -65,14 +70,30 @@ def estimate_work(config: AuditConfig) -> dict[str, Any]:
     return {
         "subjects": {opened.subject.id: opened.subject.source for opened in subjects.opened},
         "probes": dict(Counter(f"{probe.split}: {probe.family}" for probe in plan.probes)),
-        "generations_a_subject": tries,
+        "generations_a_subject": sum(probe.decoding.n for probe in plan.probes),
         "prompt_tokens": prompt_tokens,
         "new_tokens_at_most": sum(probe.decoding.n * probe.decoding.max_new_tokens for probe in plan.probes),
         "judge_calls_a_subject_at_most": {"on the facts": tries, "on wrong answers (floor)": wrong},
         **({"altered_weights": altered} if altered else {}),
+        **_utility(config, utility, subjects),
         "judges": _judges(config, plan, task, tries + wrong),
-        "warnings": [*subjects.warnings, *warnings, *task.warnings],
+        "warnings": [*subjects.warnings, *warnings, *utility.warnings, *task.warnings],
     }
+
+
+def _utility(config: AuditConfig, utility: Utility, subjects: Subjects) -> dict[str, Any]:
+    """What is asked beside the prompts: comparisons of replies, tasks of the harness, new questions."""
+    work: dict[str, Any] = {}
+    if config.utility.wanted.win_rate and utility.open_part is not None:
+        from audit.utility.win_rate import pair_calls
+
+        compared = [o for o in subjects.opened if utility.open_part.reference or o.subject.role != "base"]
+        work |= pair_calls(config, len(utility.open_part.instructions.items), len(compared))
+    if config.utility.wanted.tasks:
+        work["lm-eval tasks a subject"] = len(config.utility.wanted.tasks)
+    if config.utility.holes:
+        work["new questions"] = config.utility.holes
+    return {"utility": work} if work else {}
 
 
 def _judges(config: AuditConfig, plan: Plan, task: Task, claims: int) -> dict[str, str]:

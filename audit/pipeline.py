@@ -25,7 +25,7 @@ from audit.protocols import Family
 from audit.recordings.compare import compare_with_recorded
 from audit.recordings.given import Given, GivenSubject, recorded_answers
 from audit.recordings.run import read_run
-from audit.report.assemble import build_report
+from audit.report.assemble import build_report, cells_of
 from audit.report.files import RunFolder
 from audit.report.model import Report
 from audit.report.panel import panel_report
@@ -35,6 +35,7 @@ from audit.store import Store
 from audit.subjects import Models, Opened, open_subjects
 from audit.tasks import Task, load_task
 from audit.types import Canaries, Probe, Response, Ruling
+from audit.utility.stage import Utility, open_utility, utility_again
 
 
 def run_audit(config: AuditConfig, folder: RunFolder, store: Store, progress: Progress | None = None) -> Report:
@@ -58,11 +59,14 @@ def run_audit(config: AuditConfig, folder: RunFolder, store: Store, progress: Pr
         raise ConfigError("no prompt can be built from these settings", hint="\n".join(warnings))
     attacks = plan_attacks(config, task, plan, subjects.models, progress)
     bench = Bench(config, store, targets_of_floor(config, task))
+    utility: Utility | None = None
     try:
+        utility = open_utility(config, task, subjects, store, bench.budget)
+        plan = msgspec.structs.replace(plan, probes=(*plan.probes, *utility.probes))
         folder.claim(config, task.content_hash, [opened.subject.fingerprint for opened in subjects.opened])
         asked = _ask_canaries(config, task, bench, progress)
-        results = [_audit_subject(opened, plan, parts, bench, store, progress) for opened in subjects.opened]
-        said = [*subjects.warnings, *unable, *warnings]
+        results = [_audit_subject(opened, plan, parts, bench, store, progress, utility) for opened in subjects.opened]
+        said = [*subjects.warnings, *unable, *warnings, *utility.warnings]
         attacked = Attacked()
         if attacks is not None:
             said += attacks.warnings
@@ -73,6 +77,12 @@ def run_audit(config: AuditConfig, folder: RunFolder, store: Store, progress: Pr
                 lambda opened, probes: _audit_subject(opened, probes, (), bench, store, progress),
                 exclusive_judge=bench.exclusive,
             )
+        utility.search(
+            subjects.opened,
+            lambda opened, probes: _audit_subject(opened, probes, (), bench, store, progress),
+            bench,
+            progress,
+        )
         inside, unseen = _look_inside(config, task, subjects.models, progress)
         said += unseen
         canaries = rule_canaries(asked, bench.panel, config.scoring.canary_pass_rate)
@@ -86,12 +96,16 @@ def run_audit(config: AuditConfig, folder: RunFolder, store: Store, progress: Pr
             canaries,
             results,
             bench,
+            utility,
+            progress,
             said,
             subjects.inconclusive,
             attacked.failures,
             inside=inside,
         )
     finally:
+        if utility is not None:
+            utility.close()
         bench.close()
 
 
@@ -124,9 +138,16 @@ def _able(config: AuditConfig, opened: Sequence[Opened]) -> tuple[list[Family], 
 
 
 def _audit_subject(
-    opened: Opened, plan: Plan, parts: Sequence[Part], bench: Bench, store: Store, progress: Progress
+    opened: Opened,
+    plan: Plan,
+    parts: Sequence[Part],
+    bench: Bench,
+    store: Store,
+    progress: Progress,
+    utility: Utility | None = None,
 ) -> Asked:
-    """All rounds of one subject: the plan, then what families (none, of an altered state) and cut answers ask for."""
+    """All rounds of one subject: the plan, then what families (none, of an altered state) and cut answers ask for; at
+    last the tasks of `utility`, over the same engine."""
     asked = Asked(
         subject=opened.subject,
         probes=[],
@@ -157,6 +178,8 @@ def _audit_subject(
                 for family in families:
                     mine = [outcome for outcome in outcomes if outcome.probe.family == family.name]
                     pending += family.follow(ctx, mine)
+        if utility is not None:
+            asked.harness = utility.measure(opened, asker.engine, progress)
     finally:
         asker.close()
     asked.generated, asked.reused = asker.generated, asker.reused
@@ -171,11 +194,26 @@ def _audit_given(config: AuditConfig, given: Given, folder: RunFolder, store: St
         why = "recorded verdicts: no judge here"
         canaries = Canaries(status="not run", pass_rate=config.scoring.canary_pass_rate, why=why)
         results = [_as_asked(each, given, recorded_rulings(each.recording), config) for each in given.subjects]
+        utility = utility_again(config, given, store, None)
         return _finish(
-            config, folder, given.task, given.plan, canaries, results, None, given.warnings, (), given.failed, given
+            config,
+            folder,
+            given.task,
+            given.plan,
+            canaries,
+            results,
+            None,
+            utility,
+            progress,
+            given.warnings,
+            (),
+            given.failed,
+            given,
         )
     bench = Bench(config, store, targets_of_floor(config, given.task))
+    again: Utility | None = None
     try:
+        again = utility_again(config, given, store, bench.budget)
         folder.claim(config, given.task.content_hash, fingerprints, given.rejudged)
         asked = _ask_canaries(config, given.task, bench, progress)
         results = []
@@ -197,12 +235,16 @@ def _audit_given(config: AuditConfig, given: Given, folder: RunFolder, store: St
             canaries,
             results,
             bench,
+            again,
+            progress,
             given.warnings,
             given.doubts,
             given.failed,
             given,
         )
     finally:
+        if again is not None:
+            again.close()
         bench.close()
 
 
@@ -250,6 +292,8 @@ def _finish(
     canaries: Canaries,
     results: Sequence[Asked],
     bench: Bench | None,
+    utility: Utility,
+    progress: Progress,
     warnings: Sequence[str],
     doubts: Sequence[str] = (),
     failed: Sequence[Failure] = (),
@@ -261,6 +305,8 @@ def _finish(
         for asked in results:
             asked.rulings = bench.rulings(asked.responses, {probe.id: probe for probe in asked.probes}, asked.subject)
     panel, disputed = panel_report(config, bench, results)
+    cells = cells_of(config, plan, results)
+    cost, found = utility.report(results, cells, progress)
     report = build_report(
         config=config,
         run=folder.run,
@@ -269,6 +315,9 @@ def _finish(
         floor=bench.floor if bench else {},
         canaries=canaries,
         results=results,
+        cells=cells,
+        utility=(cost, found),
+        open_part=utility.open_part,
         panel=panel,
         warnings=warnings,
         doubts=doubts,
@@ -286,5 +335,5 @@ def _finish(
         other_panels=given.other_panels if given else (),
     )
     verdicts = bench.pool.verdicts if bench else {}
-    folder.write(report, config, results, verdicts, facts=task.facts, disputed=disputed)
+    folder.write(report, config, results, verdicts, facts=task.facts, disputed=disputed, open_part=utility.open_part)
     return report

@@ -29,7 +29,7 @@ from audit.scoring.calibrated import Average, averages
 from audit.scoring.cells import Cell, planned_cells
 from audit.scoring.views import greedy
 from audit.stats.shares import worst_of
-from audit.types import Estimate, Fact, Label, Probe, Reason, Record, Response, Ruling
+from audit.types import Aim, Estimate, Fact, Label, Probe, Reason, Record, Response, Ruling
 
 Mark = Literal["leak", "no_leak", "unsure"]
 LABELS_FILE = "labels.jsonl"
@@ -177,8 +177,9 @@ def draw_plan(
     subject: str = "candidate",
 ) -> LabelPlan:
     """The plan from records."""
-    by_split = {split: [fact for fact in facts if fact.split == split] for split in ("forget", "retain")}
-    tries = {split: [c for c in cells if c.probe.split == split and greedy(c)] for split in by_split}
+    splits: tuple[Aim, ...] = ("forget", "retain")
+    by_split = {split: [fact for fact in facts if fact.split == split] for split in splits}
+    tries = {split: [c for c in cells if c.probe.split == split and greedy(c)] for split in splits}
     means = {average.name: average for average in averages(by_split, tries)}
     kept = means.get("retain.mean")
     asked = {probe.id: probe for probe in probes}

@@ -14,7 +14,9 @@ from audit.recordings import read_recording, recorded_task, recording_fingerprin
 from audit.recordings.roles import RecordedRole, parse_role
 from audit.report.model import OtherPanel, Rejudged
 from audit.tasks import Task, load_task
-from audit.types import Recording, Subject
+from audit.types import Estimate, Recording, Subject
+from audit.utility.open_part import OpenPart
+from audit.utility.records import UtilityReport
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,12 @@ class Given:
     """Attacks that could not be carried through when the answers were asked for."""
     inside: InsideReport | None = None
     """What was seen inside the models then."""
+    utility: UtilityReport | None = None
+    """What forgetting cost, as that run measured it …"""
+    estimates: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
+    """… with that run's estimates by subject …"""
+    open_part: OpenPart | None = None
+    """… and the open instructions that its models replied to."""
 
 
 def recorded_answers(config: AuditConfig) -> Given:

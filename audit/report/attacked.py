@@ -15,10 +15,10 @@ from audit.scoring.estimates import known_facts, outcomes_of, retain_estimates
 from audit.scoring.recovery import recovery_report
 from audit.scoring.views import View, greedy
 from audit.tasks import Task
-from audit.types import Estimate, Fact, Label
+from audit.types import Aim, Estimate, Fact, Label
 
 _GREEDY = View("", "", greedy)
-Cells = Mapping[str, Mapping[str, list[Cell]]]
+Cells = Mapping[str, Mapping[Aim, list[Cell]]]
 
 
 def attack_part(

@@ -19,6 +19,7 @@ from audit.fingerprint import digest
 from audit.report.model import FORMAT, DisputedClaim, Rejudged, Report
 from audit.report.seal import sealed
 from audit.types import Fact, Record, Ruling, Verdict
+from audit.utility.open_part import OpenPart
 
 
 class RunFolder:
@@ -87,6 +88,7 @@ class RunFolder:
         *,
         facts: Iterable[Fact],
         disputed: Sequence[DisputedClaim] = (),
+        open_part: OpenPart | None = None,
     ) -> None:
         """All records and the report, report.json last. Floor rulings and verdicts of no leak are left out."""
         rulings = kept_rulings(results)
@@ -98,6 +100,8 @@ class RunFolder:
             self._lines("responses.jsonl", (r for asked in results for r in asked.responses))
             self._lines("verdicts.jsonl", kept)
             self._lines("rulings.jsonl", rulings)
+            if open_part is not None:
+                self._lines("instructions.jsonl", [open_part])
             if len(report.panel.judges) > 1:
                 self._lines("disputed.jsonl", disputed)
             if any(asked.recorded for asked in results):

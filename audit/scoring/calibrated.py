@@ -13,7 +13,7 @@ from audit.scoring.estimates import share_of_tries, topic_of
 from audit.scoring.views import PLAIN, greedy
 from audit.stats.prevalence import Accuracy, calibrated_mean
 from audit.stats.shares import Bounds
-from audit.types import Estimate, Fact
+from audit.types import Aim, Estimate, Fact
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Average:
         return {fact.id: shares.get(fact.id, (0.0, 1.0)) for fact in self.facts}
 
 
-def averages(facts: Mapping[str, Sequence[Fact]], cells: Mapping[str, Sequence[Cell]]) -> list[Average]:
+def averages(facts: Mapping[Aim, Sequence[Fact]], cells: Mapping[Aim, Sequence[Cell]]) -> list[Average]:
     """`mean.all` and `retain.mean`, where they were asked for. Both arguments by split: forget, retain."""
     found = []
     plain = [c for c in cells.get("forget", ()) if c.probe.family in PLAIN and c.probe.form == "direct" and greedy(c)]
@@ -50,8 +50,8 @@ def averages(facts: Mapping[str, Sequence[Fact]], cells: Mapping[str, Sequence[C
 
 
 def calibrated_estimates(
-    facts: Mapping[str, Sequence[Fact]],
-    cells: Mapping[str, Sequence[Cell]],
+    facts: Mapping[Aim, Sequence[Fact]],
+    cells: Mapping[Aim, Sequence[Cell]],
     card: JudgeCard | None,
     confidence: float,
 ) -> dict[str, Estimate]:

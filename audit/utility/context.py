@@ -5,6 +5,9 @@ the prompt; `reintroduced`, what the task says around the fact stands there, and
 cannot use a stated fact has lost more than knowledge (contextual utility: Peng et al., arXiv 2510.17620). A model that
 gives a forgotten answer from its surroundings can be made to act as if it knew it (Shumailov et al., arXiv 2407.00106).
 The two want opposite signs of one number: it is shown, and a policy says which is good.
+
+A base that knows a fact answers it whatever stands in the prompt, so its own number does not show that it reads. The
+control is `invented`: placebo facts, which nobody can know, stated in the same way.
 """
 
 from __future__ import annotations
@@ -15,7 +18,6 @@ from collections.abc import Mapping, Sequence
 from audit.asking import Asked
 from audit.config import AuditConfig
 from audit.fingerprint import digest
-from audit.judges.rules import is_refusal
 from audit.probes.build import form_of, gives_away, make_probe, target_of
 from audit.probes.plan import probe_set_hash
 from audit.prompts import PromptFile, load_prompt
@@ -25,12 +27,13 @@ from audit.stats.paired import bounded_difference
 from audit.stats.shares import bounds_of, share_of_facts, worst_of
 from audit.tasks import Task
 from audit.types import Aim, Decoding, Fact, Format, Label, Message, Probe, Target
+from audit.utility.looks import look
 from audit.utility.records import ContextUse, Found
 from audit.utility.surroundings import Surroundings
 
 FAMILY = "context"
-WAYS = ("stated", "reintroduced")
-#: A base that answers fewer of the stated facts cannot use a prompt: what a candidate makes of it says nothing.
+WAYS = ("stated", "reintroduced", "invented")
+#: A base that answers fewer of the facts in its prompt cannot use a prompt: what a candidate makes of it says nothing.
 USES_PROMPTS = 0.25
 _FILES: dict[Format, str] = {
     "chat": "context_chat.v1.md",
@@ -40,7 +43,8 @@ _FILES: dict[Format, str] = {
 
 
 def context_probes(config: AuditConfig, task: Task, format: Format) -> list[Probe]:
-    """Every chosen forget fact as stated, and as reintroduced where anything can be said of it without the answer.
+    """Every chosen forget fact as stated, and as reintroduced where anything can be said of it without the answer; and
+    as many placebo facts as invented ones that are stated.
 
     A prompt that reintroduces a fact never holds its answer or an alias, plain, in the plural or disguised.
     """
@@ -50,33 +54,34 @@ def context_probes(config: AuditConfig, task: Task, format: Format) -> list[Prob
         state=lambda fact: _statement(prompt, fact),
         ask_otherwise=lambda question: prompt.render_block("asked_otherwise", question=question),
     )
-    probes = []
-    for fact in _some(task.forget, config.utility.context_facts, config.seed):
+    decoding = Decoding(
+        max_new_tokens=config.probes.max_new_tokens, stop=tuple(prompt.meta.get("stop") or ()), seed=config.seed
+    )
+    limit = config.utility.context_facts
+    rows: list[tuple[str, Target, str]] = []
+    for fact in _some(task.forget, limit, config.seed):
         target = _target(fact)
-        texts = {"stated": _stated(prompt, format, fact, target)}
+        rows.append(("stated", target, _stated(prompt, format, fact, target)))
         parts = surroundings.parts(fact, target)
-        if parts:
-            text = _reintroduced(prompt, format, fact, target, parts)
-            if gives_away(text, target) is None:  # the question itself may hold it
-                texts["reintroduced"] = text
-        for way, text in texts.items():
-            probes.append(
-                make_probe(
-                    family=FAMILY,
-                    form=way,
-                    variant="original",
-                    targets=(target,),
-                    messages=(Message(role="user", content=text),),
-                    prompt_format=format,
-                    decoding=Decoding(
-                        max_new_tokens=config.probes.max_new_tokens,
-                        stop=tuple(prompt.meta.get("stop") or ()),
-                        seed=config.seed,
-                    ),
-                    split="context",
-                )
-            )
-    return probes
+        text = _reintroduced(prompt, format, fact, target, parts) if parts else ""
+        if text and gives_away(text, target) is None:  # the question itself may hold it
+            rows.append(("reintroduced", target, text))
+    for fact in _some(task.placebo, limit, config.seed):
+        target = _target(fact)
+        rows.append(("invented", target, _stated(prompt, format, fact, target)))
+    return [
+        make_probe(
+            family=FAMILY,
+            form=way,
+            variant="original",
+            targets=(target,),
+            messages=(Message(role="user", content=text),),
+            prompt_format=format,
+            decoding=decoding,
+            split="context",
+        )
+        for way, target, text in rows
+    ]
 
 
 def context_use(
@@ -88,19 +93,19 @@ def context_use(
 ) -> tuple[dict[str, tuple[ContextUse, ...]], Found]:
     """Share of facts answered in each way, by subject, and the drop against the base, paired by fact.
 
-    Estimates: `context.stated` and `context.reintroduced` over all facts asked so; with a base the same `@known`, over
-    the facts that the base answers so. A fact is answered where the judges find the answer in the reply; a failed or
-    undecided reply is neither, and the limits hold both readings.
+    Estimates: `context.stated`, `context.reintroduced` and `context.invented` over all facts asked so; with a base the
+    same `@known`, over the facts that the base answers so. A fact is answered where the judges find the answer in the
+    reply; a failed or undecided reply is neither, and the limits hold both readings.
     """
-    topics = topic_of(task.forget)
+    topics = topic_of((*task.forget, *task.placebo))
     asked = {a.subject.id: _by_way(cells.get(a.subject.id, {}).get("context", [])) for a in results}
     base_id = next((a.subject.id for a in results if a.subject.role == "base"), None)
     uses: dict[str, tuple[ContextUse, ...]] = {}
     found = Found()
     for each in results:
         ways = asked[each.subject.id]
-        everything = {cell.fact_id for chosen in ways.values() for cell in chosen}
-        texts = {response.probe_id: response.text for response in each.responses if response.error is None}
+        stated = len(_labels(ways.get("stated", [])))
+        texts = {response.probe_id: response.text for response in each.responses if response.finish != "error"}
         said = []
         for way, chosen in ways.items():
             labels = _labels(chosen)
@@ -129,32 +134,27 @@ def context_use(
                     n=len(labels),
                     answered=sum(label == "leak" for label in labels.values()),
                     undecided=sum(label == "undecided" for label in labels.values()),
-                    refused=sum(c.label != "leak" and is_refusal(texts.get(c.probe_id, "")) for c in chosen),
+                    refused=sum(c.label != "leak" and look(texts.get(c.probe_id, "")).refusal for c in chosen),
                     drop=bounded_difference(bounds_of(base), bounds_of(labels), confidence=confidence)
                     if compared
                     else None,
                     usable=len(usable) if compared else None,
                     kept=sum(labels[fact] == "leak" for fact in usable) if compared else None,
-                    left_out=len(everything) - len(labels),
+                    left_out=stated - len(labels) if way == "reintroduced" else 0,
                 )
             )
         if said:
             uses[each.subject.id] = tuple(said)
-    _say(uses, base_id, found)
+    _say(results, uses, found)
     return uses, found
 
 
-def _say(uses: Mapping[str, tuple[ContextUse, ...]], base_id: str | None, found: Found) -> None:
-    """What the numbers cannot say: a base that cannot use its prompt, facts that nothing could be said of."""
-    for use in uses.get(base_id or "", ()):
-        if use.way == "stated" and use.answered < USES_PROMPTS * use.n:
-            why = (
-                f"not informative: of {use.n} facts that stand in the prompt the base itself answers {use.answered}"
-                + (f" ({use.undecided} undecided)" if use.undecided else "")
-                + f", fewer than {USES_PROMPTS:.0%}: nothing shows that it can use its prompt"
-            )
-            found.withheld.update({"context.stated": why, "context.stated@known": why})
-    left_out = max((use.left_out for said in uses.values() for use in said if use.way == "reintroduced"), default=0)
+def _say(results: Sequence[Asked], uses: Mapping[str, tuple[ContextUse, ...]], found: Found) -> None:
+    """What the numbers cannot say: models that cannot use their prompt, facts that nothing could be said of."""
+    why = _uninformative(results, uses)
+    if why:
+        found.withheld.update({"context.stated": why, "context.stated@known": why})
+    left_out = max((use.left_out for said in uses.values() for use in said), default=0)
     ways = {use.way for said in uses.values() for use in said}
     if uses and "reintroduced" not in ways:
         found.withheld["context.reintroduced"] = (
@@ -165,6 +165,29 @@ def _say(uses: Mapping[str, tuple[ContextUse, ...]], base_id: str | None, found:
         found.warnings.append(
             f"not asked as reintroduced: {left_out} facts about which the task says nothing without the answer"
         )
+
+
+def _uninformative(results: Sequence[Asked], uses: Mapping[str, tuple[ContextUse, ...]]) -> str:
+    """Why the share of stated facts says nothing; empty where it does.
+
+    What shows that a model of this kind reads its prompt is the base on invented facts; without such facts the control
+    that never knew the stated ones; the base on stated facts, which it knows, must answer them in any case.
+    """
+    by_role = {a.subject.role: {use.way: use for use in uses.get(a.subject.id, ())} for a in results}
+    base, never_knew = by_role.get("base", {}), by_role.get("never_knew", {})
+    rows = [("the base itself", "", base.get("stated"))]
+    if "invented" in base:
+        rows.append(("the base itself", "invented ", base["invented"]))
+    else:
+        rows.append(("the control that never knew them", "", never_knew.get("stated")))
+    for who, kind, use in rows:
+        if use is not None and use.answered < USES_PROMPTS * use.n:
+            undecided = f" ({use.undecided} undecided)" if use.undecided else ""
+            return (
+                f"not informative: of {use.n} {kind}facts that stand in the prompt {who} answers {use.answered}"
+                f"{undecided}, fewer than {USES_PROMPTS:.0%}: nothing shows that such a model can use its prompt"
+            )
+    return ""
 
 
 def _by_way(cells: Sequence[Cell]) -> dict[str, list[Cell]]:

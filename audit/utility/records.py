@@ -143,7 +143,8 @@ class ContextUse(Record):
     """One way of giving a forgotten fact back in the prompt, of one subject."""
 
     way: str
-    """stated: the fact's own statement; reintroduced: what it is about, without the answer."""
+    """stated: the fact's own statement; reintroduced: what it is about, without the answer; invented: facts that nobody
+    can know, stated: the control for whether prompts are used at all."""
     n: int
     answered: int
     undecided: int

@@ -35,8 +35,9 @@ FAMILY = "salted"
 SALTED, OTHER = "salted", "other"
 #: Words in one instruction.
 _EACH = 3
-#: A base that writes fewer usable replies than this share says nothing about refusals.
-_USABLE = 0.5
+#: A base that writes fewer usable replies than this share says nothing about refusals; a usable reply to an open
+#: instruction has so many words.
+_USABLE, _FEWEST_WORDS = 0.5, 5
 _WORD = re.compile(r"\w+")
 
 
@@ -262,11 +263,14 @@ def _warnings(effect: SaltedEffect, *, against_base: bool, confidence: float) ->
 def _uninformative(base: Pairs) -> dict[str, str]:
     """Why refusals say nothing: the base does not follow instructions itself."""
     texts = [pair.other for pair in base.values()]
-    usable = sum(text is not None and not _refuses(text) and not _breaks(text) for text in texts)
+    usable = sum(
+        text is not None and not _refuses(text) and not _breaks(text) and len(words_of(text)) >= _FEWEST_WORDS
+        for text in texts
+    )
     if usable >= _USABLE * len(texts):
         return {}
     why = (
         f"not informative: of {len(texts)} harmless instructions without words of the forget set the base itself "
-        f"answers {usable}; the others it refuses, leaves empty or breaks off"
+        f"answers {usable} in {_FEWEST_WORDS} words or more; the others it refuses, breaks off or hardly answers"
     )
     return {"salted.refused": why, "salted.refused@form=other": why}

@@ -194,7 +194,7 @@ class PairOutcome(Record):
     """One instruction of one subject: how the panel ruled in each order, seen from the subject."""
 
     instruction: str
-    """Id of the probe."""
+    """Its id: the variant of its probe."""
     outcome: str
     """win, tie, loss or undecided."""
     orders: tuple[str, ...]
@@ -228,8 +228,15 @@ class WinRate(Record):
     controlled: bool
     why_not_controlled: str
     reasons: dict[str, int]
-    """Why calls were undecided -> how many."""
+    """Why pairs are undecided -> how many."""
     pairs: tuple[PairOutcome, ...]
+    raw: Estimate | None = None
+    """win_rate.raw, or win_rate.paper under that protocol; stands here also where it says nothing and is withheld.
+    None where no pair was decided."""
+    length_controlled: Estimate | None = None
+    """The same at equal lengths; None where it cannot be read (`why_not_controlled`)."""
+    disagreement: Estimate | None = None
+    """Share of pairs that the two orders do not rule alike; None where only one order was asked."""
 
 
 class ControlComparison(Record):
@@ -241,6 +248,9 @@ class ControlComparison(Record):
     ties: int
     other_preferred: int
     undecided: int
+    low: float | None = None
+    """Exact lower limit of the share of decided pairs whose own reply is preferred, ties half; above one half the judges
+    tell good replies from bad ones."""
 
 
 class WinRateReport(Record):

@@ -85,7 +85,8 @@ class Bench:
             self._hand_on(given, progress, subject.id)
         if self.panel.rule == "dawid_skene":
             for response in responses:
-                if response.finish != "error":
+                # questions of the search for holes must not change how the run's own answers are ruled on
+                if response.finish != "error" and probes[response.probe_id].split != "open":
                     targets = probes[response.probe_id].targets
                     self._leak_keys |= {make_claim(target, response.text).key for target in targets}
             self.panel = self.panel.fitted({key: self.pool.verdicts.get(key, {}) for key in self._leak_keys})

@@ -167,6 +167,10 @@ def open_utility(config: AuditConfig, task: Task, subjects: Subjects, store: Sto
         from audit.utility.win_rate import Comparer
 
         utility.comparer = Comparer(config, store, budget)
+    if config.utility.holes:
+        from audit.utility.holes import prepare_holes
+
+        prepare_holes(config, task, subjects.opened, store, budget)
     return utility
 
 

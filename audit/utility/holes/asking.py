@@ -60,6 +60,15 @@ def prompt_format(wanted: str, opened: Sequence[Opened]) -> Format:
     return "chat" if chat else "raw"
 
 
+def refuse_unless_sampling(base: Opened) -> None:
+    """ConfigError for an engine that cannot sample: nothing would show what the base knows."""
+    if "sampling" not in base.capabilities:
+        raise ConfigError(
+            "--holes draws several replies to see what the base knows, and its engine cannot sample",
+            hint="choose another --engine, or leave --holes out",
+        )
+
+
 def known_questions(
     questions: Sequence[Question], base: Opened, asked_as: Format, ask: Ask, screen: Screen, seed: int
 ) -> tuple[list[Known], dict[str, int]]:
@@ -67,11 +76,7 @@ def known_questions(
 
     Raises ConfigError for an engine that cannot sample.
     """
-    if "sampling" not in base.capabilities:
-        raise ConfigError(
-            "--holes draws several replies to see what the base knows, and its engine cannot sample",
-            hint="choose another --engine, or leave --holes out",
-        )
+    refuse_unless_sampling(base)
     greedy = {q.id: _probe(q, asked_as, Decoding(max_new_tokens=MAX_NEW_TOKENS, seed=seed), ()) for q in questions}
     replies = _replies(ask(base, _plan(greedy.values())))
     unknown: Counter[str] = Counter()

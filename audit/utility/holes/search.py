@@ -9,13 +9,25 @@ import msgspec
 
 from audit.config import AuditConfig
 from audit.probes.plan import probe_set_hash
-from audit.progress import Progress
+from audit.progress import Progress, Silent
+from audit.remote.budget import Budget
 from audit.stats.paired import Difference, bounded_difference
 from audit.stats.shares import share_of_facts
+from audit.store import Store
 from audit.subjects import Opened
 from audit.tasks import Task
 from audit.types import Estimate, Label, Probe
-from audit.utility.holes.asking import AGREE, SAMPLES, Ask, Heard, Known, heard, known_probes, known_questions
+from audit.utility.holes.asking import (
+    AGREE,
+    SAMPLES,
+    Ask,
+    Heard,
+    Known,
+    heard,
+    known_probes,
+    known_questions,
+    refuse_unless_sampling,
+)
 from audit.utility.holes.asking import prompt_format as format_of
 from audit.utility.holes.screen import Screen
 from audit.utility.holes.writing import Written, write_questions
@@ -30,6 +42,24 @@ GROUPS = ("near", "far")
 FEW = 10
 #: leak is "the base's answer was given"; of a loss it is the other way round.
 _LOST: dict[Label, Label] = {"leak": "no_leak", "no_leak": "leak", "undecided": "undecided"}
+
+
+def prepare_holes(
+    config: AuditConfig,
+    task: Task,
+    opened: Sequence[Opened],
+    store: Store,
+    budget: Budget,
+    progress: Progress | None = None,
+) -> None:
+    """Everything of the search that needs no answers: what cannot be used is found out before anything is asked.
+
+    The questions are written now; `find_holes` takes them from the store. Raises as that does.
+    """
+    for subject in opened:
+        if subject.subject.role == "base":
+            refuse_unless_sampling(subject)
+    write_questions(config, task, store, budget, progress or Silent())
 
 
 def find_holes(

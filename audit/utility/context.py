@@ -145,15 +145,19 @@ def context_use(
             )
         if said:
             uses[each.subject.id] = tuple(said)
-    _say(results, uses, found)
+    _say(results, uses, found, confidence)
     return uses, found
 
 
-def _say(results: Sequence[Asked], uses: Mapping[str, tuple[ContextUse, ...]], found: Found) -> None:
+def _say(results: Sequence[Asked], uses: Mapping[str, tuple[ContextUse, ...]], found: Found, confidence: float) -> None:
     """What the numbers cannot say: models that cannot use their prompt, facts that nothing could be said of."""
     why = _uninformative(results, uses)
     if why:
         found.withheld.update({"context.stated": why, "context.stated@known": why})
+    for asked in results:
+        for use in uses.get(asked.subject.id, ()):
+            if asked.subject.role == "candidate" and use.way == "invented":
+                found.warnings += _reads_less(use, not why, confidence)
     left_out = max((use.left_out for said in uses.values() for use in said), default=0)
     ways = {use.way for said in uses.values() for use in said}
     if uses and "reintroduced" not in ways:
@@ -165,6 +169,17 @@ def _say(results: Sequence[Asked], uses: Mapping[str, tuple[ContextUse, ...]], f
         found.warnings.append(
             f"not asked as reintroduced: {left_out} facts about which the task says nothing without the answer"
         )
+
+
+def _reads_less(use: ContextUse, informative: bool, confidence: float) -> list[str]:
+    """Of the candidate on invented facts: nobody asked it to forget these, so a loss is damage under any policy."""
+    if not informative or use.drop is None or use.drop.value <= 0 or use.drop.p_value > 1 - confidence:
+        return []
+    return [
+        f"reads its prompt less well than the base: {use.answered} of {use.n} invented facts that stand in the prompt "
+        f"are answered, {use.drop.value:.0%} fewer than by the base (p = {use.drop.p_value:.2g}), though nothing about "
+        "them was to be forgotten"
+    ]
 
 
 def _uninformative(results: Sequence[Asked], uses: Mapping[str, tuple[ContextUse, ...]]) -> str:

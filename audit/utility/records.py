@@ -68,6 +68,9 @@ class RetainedTier(Record):
     """Those that may be lost: it depends on what is undecided."""
     refused: int
     """Of the lost ones, those that the subject refuses in most wordings (over-refusal) and does not answer wrongly."""
+    gained: int = 0
+    """Facts that the base answers in less than half of the wordings and the subject in at least half, undecided
+    counted against both: what goes to and fro without any loss, beside which `lost` must be read."""
 
 
 class RetainedLoss(Record):
@@ -249,8 +252,8 @@ class ControlComparison(Record):
     other_preferred: int
     undecided: int
     low: float | None = None
-    """Exact lower limit of the share of decided pairs whose own reply is preferred, ties half; above one half the judges
-    tell good replies from bad ones."""
+    """Exact lower limit of the share of decided pairs whose own reply is preferred, ties half; above one half the
+    judges tell good replies from bad ones."""
 
 
 class WinRateReport(Record):

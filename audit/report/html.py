@@ -24,6 +24,8 @@ from audit.report.attacks_words import failed_words
 from audit.report.evidence import gather
 from audit.report.model import Report
 from audit.report.read import load_report
+from audit.report.utility_view import build_utility
+from audit.report.utility_words import KINDS, OUTCOMES, exact, exact_change, exact_limits, p_text, sentence
 from audit.report.view import altered_subject, build_page, first_attacks, main_title
 from audit.scoring.labelled import RESULTS_FILE, LabelledResult
 from audit.types import Estimate
@@ -66,7 +68,8 @@ def render(report: Report, folder: Path, subjects: Iterable[str], max_evidence: 
 
     attacks = build_attacks(report)
     altered = {(altered_subject(by), fact) for fact, by in first_attacks(report).items()}
-    styles = ("report.css", "curves.css", "attacks.css") if attacks else ("report.css",)
+    utility = build_utility(report)
+    styles = ["report.css", *(("curves.css", "attacks.css") if attacks else ()), *(("utility.css",) if utility else ())]
     css = "".join((_TEMPLATES / name).read_text(encoding="utf-8") for name in styles)
     script = (_TEMPLATES / "report.js").read_text(encoding="utf-8")
     pages = environment()
@@ -80,12 +83,20 @@ def render(report: Report, folder: Path, subjects: Iterable[str], max_evidence: 
         "step": step_text,
         "failed": failed_words,
         "more": unsure,
+        "exact": exact,
+        "exact_limits": exact_limits,
+        "exact_change": exact_change,
+        "p": p_text,
+        "sentence": sentence,
     }
     pages.globals["title"] = main_title
     return pages.get_template("report.html.j2").render(
         page=build_page(report, gather(folder, set(subjects), max_evidence, altered), _labelled(folder)),
         report=report,
         attacks=attacks,
+        utility=utility,
+        outcomes=OUTCOMES,
+        kinds=KINDS,
         curves=panels(report.attacks) if report.attacks else (),
         colours=COLOURS,
         css=Markup(css),

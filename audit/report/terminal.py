@@ -16,6 +16,8 @@ from audit.report.attacks_terminal import print_attacks
 from audit.report.attacks_view import build_attacks
 from audit.report.model import Report, SubjectReport
 from audit.report.terminal_panel import column_lines, panel_lines
+from audit.report.utility_terminal import print_utility
+from audit.report.utility_view import build_utility
 from audit.report.view import audited
 from audit.report.view_panel import build_panel
 from audit.types import Estimate
@@ -45,6 +47,9 @@ def print_report(report: Report, folder: Path, page: Path | None, console: Conso
     attacks = build_attacks(report)
     if attacks is not None:
         print_attacks(attacks, console)
+    cost = build_utility(report)
+    if cost is not None:
+        print_utility(cost, console)
     if report.inside is not None:
         for line in inside_lines(report.inside):
             console.print(Text(line), soft_wrap=True)

@@ -12,10 +12,11 @@ from typing import Literal
 import msgspec
 
 from audit.report.model import Report, SubjectReport
-from audit.report.utility_words import KINDS, TIERS, WAYS, Cell, Change, Unit
+from audit.report.utility_words import KINDS, SHORT, SHORT_WAYS, TIERS, WAYS, Cell, Change, Unit
 from audit.report.view import audited
 from audit.stats.paired import Difference
 from audit.types import Estimate, Record
+from audit.utility.degeneration import MARGINS, TITLES
 from audit.utility.records import RetainedLoss, UtilityReport
 
 _ORDER = {"base": 0, "candidate": 1, "never_knew": 2}
@@ -37,6 +38,9 @@ class Line(Record):
     """By subject id: less the base."""
     indent: bool = False
     note: str = ""
+    """Of measures of texts: what the prompts were."""
+    short: str = ""
+    """A title where there is little room; empty where the title is short."""
 
 
 def subjects_of(report: Report) -> list[SubjectReport]:
@@ -63,7 +67,7 @@ def lines_of(report: Report) -> list[Line]:
 
 
 def withheld(line: Line, reasons: Mapping[str, str]) -> Line:
-    """The line with the reason in place of the candidate's number, where it is withheld. Other subjects' numbers stay: a
+    """The line with the reason in place of the candidate's number, where that is withheld. Numbers of others stay: a
     base that cannot do what is asked is such a reason."""
     why = reasons.get(line.name)
     if why is None:
@@ -148,6 +152,7 @@ def _retained(utility: UtilityReport, subjects: Sequence[SubjectReport]) -> Iter
         group="retained",
         name="retain.lost",
         title="facts lost, of those the base knew",
+        short="known facts lost",
         unit="count",
         better="lower",
         cells={
@@ -169,6 +174,7 @@ def _retained(utility: UtilityReport, subjects: Sequence[SubjectReport]) -> Iter
         group="retained",
         name="retain.refused",
         title="retained questions refused",
+        short="retained, refused",
         unit="share",
         better="lower",
         cells=_refusals(losses, subjects),
@@ -192,6 +198,7 @@ def _holes(utility: UtilityReport) -> Iterator[Line]:
             group="holes",
             name=f"holes.{group.group}",
             title=f"new questions {far} the forgotten, lost",
+            short=f"{group.group} questions lost",
             unit="count",
             better="lower",
             cells={
@@ -210,6 +217,7 @@ def _context(utility: UtilityReport) -> Iterator[Line]:
             group="context",
             name=f"context.{way}",
             title=WAYS.get(way, way),
+            short=SHORT_WAYS.get(way, way),
             unit="share",
             better="",
             cells={subject: share_of(use.answered, use.n, use.undecided) for subject, use in mine.items()},
@@ -236,7 +244,6 @@ def _win_rate(utility: UtilityReport, subjects: Sequence[SubjectReport]) -> Iter
 
 
 def _texts(utility: UtilityReport) -> Iterator[Line]:
-    titles = _titles()
     kinds = dict.fromkeys(quality.prompts for each in utility.texts.values() for quality in each)
     for kind in kinds:
         mine = {subject: q for subject, each in utility.texts.items() for q in each if q.prompts == kind}
@@ -247,26 +254,25 @@ def _texts(utility: UtilityReport) -> Iterator[Line]:
             yield Line(
                 group="texts",
                 name=f"degeneration.{name}" + (f"@prompts={kind}" if kind != "open" else ""),
-                title=titles.get(name, name.replace("_", " ")),
+                title=TITLES.get(name, name.replace("_", " ")),
+                short=SHORT.get(name, ""),
                 unit=unit,
-                better="",
+                better=_better(name),
                 cells={s: Cell(value=m.value, marked=m.out_of_range) for s, m in found.items()},
                 changes=_present((s, change_of(m.difference)) for s, m in found.items()),
                 note=KINDS.get(kind, kind),
             )
 
 
-def _titles() -> Mapping[str, str]:
-    from audit.utility.degeneration import TITLES
-
-    return TITLES
+def _better(measure: str) -> Literal["higher", "lower", ""]:
+    """As far as a measure of texts has a good side."""
+    worse = MARGINS.get(measure, (0, 0.0))[0]
+    return "lower" if worse > 0 else "higher" if worse < 0 else ""
 
 
 def unit_of(measure: str) -> Unit:
     """The unit of a measure of texts."""
-    if "entropy" in measure:
-        return "bits"
-    return "characters" if measure in ("length", "characters") else "share"
+    return "bits" if measure.startswith("entropy") else "words" if measure == "words" else "share"
 
 
 def _salted(utility: UtilityReport) -> Iterator[Line]:
@@ -283,6 +289,7 @@ def _salted(utility: UtilityReport) -> Iterator[Line]:
         group="salted",
         name="salted.effect",
         title="refusals added by words of the forget set",
+        short="salted: refusals added",
         unit="points",
         better="lower",
         cells={

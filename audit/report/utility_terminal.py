@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -14,6 +15,7 @@ from audit.report.model import Report
 from audit.report.utility_lines import Line, lines_of
 from audit.report.utility_view import UtilityView, WinView
 from audit.report.utility_words import (
+    KINDS,
     NOT_INFORMATIVE,
     Change,
     cell_text,
@@ -34,7 +36,7 @@ _GROUPS = {
     "context": "facts in the prompt",
     "win_rate": "win rate",
     "texts": "replies",
-    "salted": "words of the forget set in harmless instructions",
+    "salted": "salted prompts",
     "harness": "lm-eval",
     "holes": "new questions",
 }
@@ -55,20 +57,39 @@ def print_utility(view: UtilityView, console: Console) -> None:
 
 
 def utility_table(columns: Mapping[str, tuple[Report, str]]) -> Table:
-    """All utility numbers of several runs' subjects. columns: heading -> (report, id of the subject in it).
+    """Utility numbers of several runs' subjects side by side. columns: heading -> (report, id of the subject in it).
 
-    A number with, below it, what it differs by from its own run's base. Raises ValueError for an empty mapping and a
-    subject that a report does not have.
+    A number with, below it, what it differs by from its own run's base. Of the measures of texts those of open
+    instructions that have a worse side, and any that is out of range. Raises ValueError for an empty mapping and for a
+    subject that a report does not have. No number is folded: where the console may be narrow, `print_columns`.
     """
+    groups = list(groups_of(columns))
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, _GAP, 0, 0))
     table.add_column("%, changes against the base in points", overflow="fold", min_width=18, max_width=34)
     for name in columns:
-        table.add_column(_text(name), justify="right")
-    for heading, rows in groups_of(columns):
+        table.add_column(_text(name), justify="right", no_wrap=True)  # a number that is cut would be another number
+    for heading, rows in groups:
         table.add_row(_text(heading, "bold"))
         for title, cells in rows:
             table.add_row(_text(title), *(_stacked(value, change) for value, change in cells))
     return table
+
+
+def print_columns(columns: Mapping[str, tuple[Report, str]], console: Console) -> None:
+    """`utility_table` in as many tables below each other as it takes for no number to be cut."""
+    options = console.options.update(max_width=10_000)
+    left = list(columns)
+    while left:
+        count = len(left)
+        while count > 1:
+            table = utility_table({name: columns[name] for name in left[:count]})
+            if Measurement.get(console, options, table).maximum <= console.width:
+                break
+            count -= 1
+        console.print(utility_table({name: columns[name] for name in left[:count]}))
+        left = left[count:]
+        if left:
+            console.print()
 
 
 def utility_markdown(columns: Mapping[str, tuple[Report, str]]) -> str:
@@ -97,17 +118,24 @@ def groups_of(
     for group, heading in _GROUPS.items():
         rows = []
         for key, line in order.items():
-            if line.group != group:
+            if line.group != group or not (line.group != "texts" or _told(line, key, found.values())):
                 continue
             cells = []
             for name, (_, subject) in columns.items():
                 mine = found[name].get(key)
                 cells.append(_pair(mine, subject) if mine is not None else ("–", ""))
             if any(value != "–" for value, _ in cells):
-                title = f"{line.title}, {line.note}" if line.note else line.title
+                title = f"{line.note}: {line.short or line.title}" if line.note else line.title
                 rows.append((f"· {title}" if line.indent else title, cells))
         if rows:
             yield heading, rows
+
+
+def _told(line: Line, key: tuple[str, str], reports: Iterable[Mapping[tuple[str, str], Line]]) -> bool:
+    """Whether a measure of texts stands in the table."""
+    main = bool(line.short or line.unit == "words") and line.note == KINDS["open"]
+    marked = (mine[key].cells.values() for mine in reports if key in mine)
+    return main or any(cell.marked for cells in marked for cell in cells)
 
 
 def _pair(line: Line, subject: str) -> tuple[str, str]:
@@ -160,22 +188,22 @@ def _table(view: UtilityView, lines: Sequence[Line], width: int) -> Table:
     ordered = [*before, *([mine] if mine else []), *after]
     changes = mine is not None and any(mine.id in line.changes for line in lines)
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, gap, 0, 0))
-    table.add_column("%, points" if changes else "%", overflow="fold", min_width=12, max_width=38)
+    table.add_column("%, points" if changes else "%", overflow="fold", min_width=12, max_width=30)
     for subject in ordered:
         head = {"candidate": "cand.", "never knew": "never\nknew"}.get(subject.name, subject.name)
         table.add_column(_text(head if narrow else subject.name), justify="right", no_wrap=narrow is False)
         if subject is mine and changes:
-            table.add_column("change", justify="right", no_wrap=True)
+            table.add_column("change" if narrow else "change [limits]", justify="right", no_wrap=True)
     for line in lines:
-        title = _text(("  " if line.indent else "") + line.title)
+        title = _text(("  " if line.indent else "") + (line.short or line.title))
         cells = []
         for subject in ordered:
             cell = line.cells.get(subject.id)
             text = cell_text(cell, line.unit)
-            if line.unit == "points" and narrow:
-                text = text.partition(" ")[0]
+            if line.unit == "points" and cell is not None and cell.shown:
+                text = text.partition(" ")[0]  # its limits stand with the change, or on the page
             limits = limits_of(cell, line.unit)
-            if subject is mine and limits and not line.changes.get(subject.id) and not changes:
+            if subject is mine and limits and not changes:
                 text += f" {limits}"
             bad = cell is not None and (cell.marked or bool(cell.why_not))
             if cell is not None and cell.why_not and narrow:
@@ -210,7 +238,8 @@ def _said(view: UtilityView, shown: Sequence[Line]) -> Iterator[tuple[str, str]]
     for why, names in by_reason.items():
         yield f"{NOT_INFORMATIVE}: {listed(names)}: {why}", _BAD
     if any(isinstance(line.changes.get(mine), Change) for line in shown):
-        yield "change: candidate less base, in points, the same prompts in pairs, with its limits", "dim"
+        said = "change: candidate less base in points, paired by prompt, with limits; brackets alone: the number's own"
+        yield said, "dim"
 
 
 def reasons_of(view: UtilityView) -> list[tuple[str, str]]:
@@ -244,9 +273,9 @@ def _marked(view: UtilityView, mine: str) -> Iterator[tuple[str, str]]:
     for line in found[:_MOST_MARKED]:
         was, now = line.cells.get(base), line.cells[mine]
         told = cell_text(now, line.unit).removesuffix("!")
-        unit = "%" if line.unit == "share" else "" if line.unit == "number" else f" {line.unit}"
+        unit = "%" if line.unit == "share" else f" {line.unit}"
         before = "" if was is None or was.value is None else f"{cell_text(was, line.unit)} → "
-        texts.append(f"{line.title} ({line.note}) {before}{told}{unit}")
+        texts.append(f"{line.short or line.title} ({line.note}) {before}{told}{unit}")
     if texts:
         more = f"; {len(found) - len(texts)} more on the page" if len(found) > len(texts) else ""
         yield f"replies out of the base's range: {'; '.join(texts)}{more}", _BAD

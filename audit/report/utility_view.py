@@ -26,7 +26,7 @@ from audit.utility.records import (
 )
 
 #: Half-widths of the axis of differences, in points; the smallest that holds all limits is taken.
-_SCALES = (0.1, 0.25, 0.5, 1.0)
+_SCALES = (0.1, 0.25, 0.5, 0.75, 1.0)
 
 
 class Shown(Record):

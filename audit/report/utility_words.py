@@ -9,18 +9,33 @@ from typing import Literal
 from audit.types import Record
 from audit.wording import percent
 
-#: share: in [0, 1], shown as per cent; points: a difference of shares; count: of so many; bits, characters and number
-#: as they are.
-Unit = Literal["share", "points", "count", "bits", "characters", "number"]
+#: share: in [0, 1], shown as per cent; points: a difference of shares; count: of so many; bits, words and number as
+#: they are.
+Unit = Literal["share", "points", "count", "bits", "words", "number"]
 
 NOT_INFORMATIVE = "not informative"
 #: What is said of a kind of prompts in `audit.utility.records.TextQuality`.
 KINDS = {"open": "open instructions", "retain": "retained questions", "forget": "forgotten questions"}
 WAYS = {
-    "stated": "fact stated in the prompt, answered",
-    "reintroduced": "its surroundings given back, answered",
+    "stated": "stated in the prompt: answered",
+    "reintroduced": "reintroduced without its answer: answered",
+}
+SHORT_WAYS = {
+    "stated": "stated, then given",
+    "reintroduced": "reintroduced, given",
+    "invented": "invented, stated, given",
 }
 TIERS = {"": "retained facts, mean"}
+#: Measures of texts where there is little room; `audit.utility.degeneration.TITLES` has them in full.
+SHORT = {
+    "entropy": "2- and 3-gram entropy",
+    "repetition": "longest repetition",
+    "empty": "empty",
+    "truncated": "cut by the token limit",
+    "refusal": "refusals",
+    "non_language": "no language",
+    "identical": "the same under unrelated prompts",
+}
 OUTCOMES = ("win", "tie", "undecided", "loss")
 
 
@@ -100,7 +115,7 @@ def change_text(change: Change | None, unit: Unit) -> str:
         return ""
     if unit in ("share", "points", "count"):
         return f"{signed(100 * change.value)} {_outward(change.low, change.high)}"
-    digits = 0 if unit == "characters" else 2
+    digits = _digits(unit)
     return f"{signed(change.value, digits)} [{signed(change.low, digits)}, {signed(change.high, digits)}]"
 
 
@@ -108,7 +123,7 @@ def exact_change(change: Change | None, unit: Unit) -> tuple[str, str]:
     """The value and its limits with a decimal, for the page."""
     if change is None:
         return "–", ""
-    scale, digits = (100, 1) if unit in ("share", "points", "count") else (1, 0 if unit == "characters" else 2)
+    scale, digits = (100, 1) if unit in ("share", "points", "count") else (1, _digits(unit))
     low, high = (signed(scale * limit, digits) for limit in (change.low, change.high))
     return signed(scale * change.value, digits), f"{low} to {high}"
 
@@ -139,13 +154,28 @@ def exact_limits(cell: Cell | None, unit: Unit) -> str:
 
 
 def plain(value: float, unit: Unit) -> str:
-    """7.43 or 1,204: two decimals, none for characters."""
-    return f"{value:,.0f}" if unit == "characters" or abs(value) >= 1000 else f"{value:.2f}"
+    """7.43 or 1,204: two decimals, one for words, none for large numbers."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{_digits(unit)}f}"
+
+
+def _digits(unit: Unit) -> int:
+    return 1 if unit == "words" else 2
 
 
 def listed(names: Sequence[str]) -> str:
     """a, b and c."""
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def p_text(p: float) -> str:
+    """0.034, or < 0.001."""
+    return "< 0.001" if p < 0.001 else f"{p:.2g}"
+
+
+def sentence(text: str) -> str:
+    """With a capital letter and a full stop."""
+    text = text.strip()
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
 
 
 def _outward(low: float, high: float) -> str:

@@ -32,6 +32,8 @@ _HEADLINE_ROWS = ("single.original", "worst_case.paraphrase", "worst_case.icr", 
 _KEPT_ROWS = ("retain.mean",)
 _KEYS = {"topic": "by topic", "form": "by form of question", "family": "by prompt family", "tier": "by tier"}
 _MAX_LANES = 4
+#: Numbers that stand in the page's section of what forgetting cost, beside the base's and with what is withheld.
+_COST = ("retain.lost", "retain.refused", "context.", "win_rate.", "degeneration.", "salted.", "lm_eval.", "holes.")
 
 
 class Lane(Record):
@@ -267,7 +269,11 @@ def _table(subjects: Sequence[SubjectReport], names: Mapping[str, str]) -> Itera
         for name in subject.estimates:
             qualifier = name.partition("@")[2]
             floors = name.startswith(("floor.", "corrected.")) and name != "floor.placebo"
-            if not floors and (not qualifier or qualifier == "known" or name.startswith("retain.")):
+            if (
+                not floors
+                and not name.startswith(_COST)
+                and (not qualifier or qualifier == "known" or name.startswith("retain."))
+            ):
                 wanted[name] = None
     order = {name: i for i, name in enumerate(dict.fromkeys([*TITLES, *wanted]))}
     for name in sorted(wanted, key=lambda n: (order.get(n.partition("@")[0], len(order)), "@" in n)):

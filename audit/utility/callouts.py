@@ -21,7 +21,7 @@ REFUSES = 0.8
 #: Fewer known facts, or fewer replies, call nothing out.
 FEW = 10
 
-_BROKEN = {"empty": "empty", "non_language": "no language", "identical": "the same as under unrelated prompts"}
+_BROKEN = {"empty": "empty", "non_language": "no language", "identical": "stock replies, whatever is asked"}
 _PROMPTS = {"open": "open instructions", "retain": "retained questions"}
 
 

@@ -36,7 +36,7 @@ TITLES: dict[str, str] = {
     "truncated": "replies cut by the token limit",
     "refusal": "replies that refuse or say that they do not know",
     "non_language": "replies that are no language",
-    "identical": "replies that stand word for word under an unrelated prompt as well",
+    "identical": "stock replies: the same word for word under at least one in twenty unrelated prompts",
 }
 
 #: Measure -> (which way is worse, margin): out of range is worse than the base beyond chance (limits exclude zero, and
@@ -55,6 +55,8 @@ MARGINS: dict[str, tuple[int, float]] = {
 SHARES = ("empty", "truncated", "refusal", "non_language", "identical")
 #: A base of which so many replies are empty, no language or alike is nothing to compare with.
 BROKEN_BASE = 0.5
+#: A base that replies to open instructions in fewer words than this, in the mean, does not follow them.
+FEW_WORDS = 5
 
 _WORK = 3_000_000  # of the exact sign-flip count; beyond it signs are drawn
 _UNBOUNDED = frozenset({"entropy", "entropy_sum", "words"})
@@ -186,10 +188,15 @@ def _warnings(subject: str, row: TextQuality, *, is_base: bool) -> list[str]:
             for measure in row.measures
             if measure.name in ("empty", "non_language", "identical") and measure.value >= BROKEN_BASE
         ]
+        broken += [
+            f"{measure.value:.1f} words long in the mean"
+            for measure in row.measures
+            if measure.name == "words" and measure.value < FEW_WORDS and row.prompts == "open"
+        ]
         if broken and row.prompts != "forget":
             said.append(
-                f"{subject}: its own replies to {what} are {' and '.join(broken)}: what is measured against them says "
-                "little (not informative)"
+                f"{subject}: its own replies to {what} are {' and '.join(broken)}: what is measured against them is "
+                "not informative"
             )
         return said
     worse = [_in_words(measure) for measure in row.measures if measure.out_of_range]
@@ -208,7 +215,7 @@ _SHORT: dict[str, str] = {
     "truncated": "cut by the token limit",
     "refusal": "refusing",
     "non_language": "no language",
-    "identical": "the same as under unrelated prompts",
+    "identical": "stock replies",
 }
 
 

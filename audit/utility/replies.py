@@ -12,6 +12,9 @@ from audit.stats.ngrams import distinct, mean_entropy, pooled_entropy, repetitio
 from audit.types import Probe, Response
 from audit.utility.looks import first_replies, look, replied
 
+#: A reply that stands word for word under such a share of the prompts that have nothing to do with its own is a stock
+#: reply. One such prompt alone says little: short answers coincide.
+STOCK = 0.05
 #: Measures of all replies together.
 POOLED: dict[str, Callable[[list[tuple[str, ...]]], float | None]] = {
     "entropy_pooled": pooled_entropy,
@@ -70,9 +73,9 @@ def replies_of(asked: Asked, kind: str) -> Replies:
         for name, value in known[response.text].items():
             values[name][probe_id] = value
         values["truncated"][probe_id] = float(response.finish == "length")
-    same = _said_elsewhere({probe_id: (probes[probe_id], there[probe_id].text) for probe_id in there})
+    stock = _stock_replies({probe_id: (probes[probe_id], there[probe_id].text) for probe_id in there})
     for probe_id in there:
-        values["identical"][probe_id] = float(probe_id in same)
+        values["identical"][probe_id] = float(probe_id in stock)
     return Replies(probes, values, [words[response.text] for response in there.values()])
 
 
@@ -89,23 +92,34 @@ def _of_text(text: str, words: tuple[str, ...]) -> dict[str, float]:
     }
 
 
-def _said_elsewhere(replies: Mapping[str, tuple[Probe, str]]) -> set[str]:
-    """Prompts whose reply also stands, but for case and spacing, under a prompt that has nothing to do with them.
+def _stock_replies(replies: Mapping[str, tuple[Probe, str]]) -> set[str]:
+    """Prompts whose reply also stands, but for case and spacing, under at least `STOCK` of the prompts that have
+    nothing to do with them.
 
-    Prompts on the same fact, or on facts with the same answer, may well be answered alike. Empty replies say nothing,
-    and are counted as empty.
+    Prompts on the same fact, or on facts with the same answer, may well be answered alike; they and repeated wordings
+    are left out of both counts. Empty replies say nothing, and are counted as empty.
     """
-    by_text: dict[str, list[tuple[str, frozenset[str]]]] = defaultdict(list)
-    for probe_id, (probe, text) in replies.items():
+    about = {probe_id: _about(probe) for probe_id, (probe, _) in replies.items()}
+    everything = set(about.values())
+    by_item: dict[str, set[frozenset[str]]] = defaultdict(set)
+    for topic in everything:
+        for item in topic:
+            by_item[item].add(topic)
+    related = {topic: set().union(*(by_item[item] for item in topic)) for topic in everything}
+    by_text: dict[str, list[str]] = defaultdict(list)
+    for probe_id, (_, text) in replies.items():
         folded = " ".join(text.casefold().split())
         if folded:
-            by_text[folded].append((probe_id, _about(probe)))
-    same = set()
+            by_text[folded].append(probe_id)
+    stock = set()
     for group in by_text.values():
-        kinds = {about for _, about in group}
-        lonely = {about for about in kinds if not any(about.isdisjoint(other) for other in kinds)}
-        same |= {probe_id for probe_id, about in group if about not in lonely}
-    return same
+        here = {about[probe_id] for probe_id in group}
+        for probe_id in group:
+            mine = related[about[probe_id]]
+            elsewhere = len(here) - sum(topic in here for topic in mine)
+            if elsewhere and elsewhere >= STOCK * (len(everything) - len(mine)):
+                stock.add(probe_id)
+    return stock
 
 
 def _about(probe: Probe) -> frozenset[str]:

@@ -214,6 +214,9 @@ def _tier(
         lost=len(lost),
         open=sum(outcomes[fact] == "undecided" for fact in known),
         refused=sum(subject.refused[fact][0] > 0.5 for fact in lost),
+        gained=sum(
+            base.answered[fact][1] < KNOWN <= subject.answered[fact][0] for fact in members if fact in base.answered
+        ),
     )
 
 
@@ -277,7 +280,10 @@ def _warnings(name: str, loss: RetainedLoss) -> list[str]:
                 f"{everything.open} are undecided"
             ]
         return []
-    said = f"{name}: answers {drop.value:.0%} fewer of the retained questions than the base"
+    said = (
+        f"{name}: of 100 retained questions it answers {100 * drop.value:.0f} fewer than the base "
+        f"({100 * drop.low:.0f} to {100 * drop.high:.0f})"
+    )
     if everything.lost or everything.open:
         said += f"; of {everything.knew} retained facts that the base knew it lost {everything.lost}"
         if everything.refused:

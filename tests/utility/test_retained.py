@@ -225,7 +225,7 @@ def test_a_loss_is_warned_of_beyond_chance_and_margin() -> None:
 
     assert loses(0) == loses(1) == []
     (line,) = loses(8)
-    assert "answers 67% fewer" in line and "knew it lost 8" in line
+    assert "of 100 retained questions it answers 67 fewer" in line and "knew it lost 8" in line
 
 
 SHARES = st.dictionaries(

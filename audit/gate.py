@@ -11,19 +11,17 @@ docs/metrics.md says why.
 
 from __future__ import annotations
 
-import difflib
-import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
 import msgspec
 
-from audit.policy import Limit, Policy
+from audit.gate_limits import Check, CheckOutcome, Unmeasured, check_limit, context_checks, left_open, read_estimate
+from audit.policy import Policy
 from audit.types import Estimate, Record
 from audit.wording import HEADLINES, describe
 from audit.wording import percent as percent
 
-CheckOutcome = Literal["pass", "fail", "inconclusive"]
 #: `none`: no policy was given and nothing stands in the way of reading the numbers.
 Outcome = Literal["pass", "fail", "inconclusive", "none"]
 EXIT_CODES: dict[Outcome, int] = {"pass": 0, "none": 0, "fail": 3, "inconclusive": 4}
@@ -32,22 +30,6 @@ EXIT_CODES: dict[Outcome, int] = {"pass": 0, "none": 0, "fail": 3, "inconclusive
 _ALTERED = "worst_case.weights"
 #: Fewer known facts than this show nothing, policy or not.
 MIN_KNOWN = 30
-
-
-class Check(Record, frozen=True, kw_only=True):
-    """One demand of a policy held against a report."""
-
-    name: str
-    """The estimate, or `canaries`, `known facts`, `undecided`."""
-    limit: str
-    """The demand in words, e.g. "high at most 0.1"."""
-    measured: float | None
-    """What was measured, in the limit's unit; None where nothing was."""
-    outcome: CheckOutcome
-    why: str
-    """Why the outcome is what it is."""
-    note: str = ""
-    """The policy's own reason for the demand."""
 
 
 class GateResult(Record, frozen=True, kw_only=True):
@@ -67,7 +49,8 @@ def evaluate(policy: Policy, report: Mapping[str, Any] | msgspec.Struct) -> Gate
     canaries = _canaries(policy.canaries == "required", data)
     soundness = _soundness(data)
     checks = (
-        *(_limit(limit, data) for limit in policy.limits if not _left_open(limit, data)),
+        *(check_limit(limit, data) for limit in policy.limits if not left_open(limit, data)),
+        *context_checks(policy, data),
         _undecided(policy, data),
         _known(policy.known_facts.min, policy.known_facts.required, data),
         canaries,
@@ -90,143 +73,6 @@ def verdict_without_policy(report: Mapping[str, Any] | msgspec.Struct) -> GateRe
     checks = (_usable(data), _known(minimum, False, data), _canaries(False, data), _soundness(data))
     sound = all(c.outcome == "pass" for c in checks)
     return _result("none" if sound else "inconclusive", "", checks, data)
-
-
-# ---------------------------------------------------------------------------------------------------------- limits
-
-
-def _left_open(limit: Limit, data: Mapping[str, Any]) -> bool:
-    """The limit is for audits that measure something, and this one did not."""
-    return limit.where_measured and limit.estimate not in (data.get("estimates") or {})
-
-
-def _limit(limit: Limit, data: Mapping[str, Any]) -> Check:
-    demand = f"{limit.reading} at {'most' if limit.is_ceiling else 'least'} {limit.bound:g}"
-    if limit.relative_to:
-        demand += f" of the {limit.relative_to.replace('_', '-')}'s"
-    measured: float | None = None
-    try:
-        estimate = _estimate(data.get("estimates"), limit.estimate, "the report")
-        worst, best = _readings(limit, estimate)
-        if limit.relative_to:
-            worst, best = _relative(limit, estimate, (worst, best), data)
-        measured = worst
-        met, could_be_met = _meets(limit, worst), _meets(limit, best)
-    except _Unmeasured as reason:
-        outcome: CheckOutcome = "inconclusive"
-        why = str(reason)
-    else:
-        outcome = "pass" if met else "inconclusive" if could_be_met else "fail"
-        why = _explain(limit, estimate, worst, met, could_be_met)
-    return Check(name=limit.estimate, limit=demand, measured=measured, outcome=outcome, why=why, note=limit.why)
-
-
-class _Unmeasured(Exception):
-    """The demand cannot be held against anything; the message says why."""
-
-
-def _estimate(estimates: Any, name: str, where: str) -> Estimate:
-    """A well-formed estimate over at least one fact, or _Unmeasured."""
-    if not isinstance(estimates, Mapping) or name not in estimates:
-        close = difflib.get_close_matches(name, estimates or (), n=1)
-        raise _Unmeasured(f"{where} has no estimate {name}" + (f"; did you mean {close[0]}?" if close else ""))
-    try:
-        estimate = msgspec.convert(estimates[name], Estimate)
-    except msgspec.ValidationError as error:
-        raise _Unmeasured(f"{name} in {where} is not an estimate: {error}") from error
-    numbers = (estimate.low, estimate.lower_bound, estimate.value, estimate.upper_bound, estimate.high)
-    if not all(math.isfinite(x) for x in numbers):
-        raise _Unmeasured(f"{name} in {where} is not a number")
-    if estimate.n < 1:
-        raise _Unmeasured(f"{name} in {where} is over no facts")
-    slack = 1e-9
-    if not (
-        estimate.low <= estimate.value + slack
-        and estimate.lower_bound <= estimate.value + slack
-        and estimate.value <= estimate.upper_bound + slack
-        and estimate.upper_bound <= estimate.high + slack
-    ):
-        raise _Unmeasured(f"{name} in {where} contradicts itself: its limits do not hold its value")
-    return estimate
-
-
-def _readings(limit: Limit, estimate: Estimate) -> tuple[float, float]:
-    """The number that the limit is on, with the undecided read against it, and with them read in its favour.
-
-    Undecided facts may leak (which breaks a ceiling) or may not be known (which breaks a floor).
-    """
-    against = {
-        "value": estimate.upper_bound if limit.is_ceiling else estimate.lower_bound,
-        "upper_bound": estimate.upper_bound,
-        "lower_bound": estimate.lower_bound,
-        "high": estimate.high,
-        "low": estimate.low,
-        "clustered_high": estimate.clustered_high,
-        "clustered_low": estimate.clustered_low,
-    }[limit.reading]
-    if against is None:
-        raise _Unmeasured(f"{estimate.name} has no {limit.reading}: its facts are of one topic")
-    if not math.isfinite(against):
-        raise _Unmeasured(f"{limit.reading} of {estimate.name} is not a number")
-    if estimate.lower_bound == estimate.upper_bound:
-        return against, against
-    in_favour = estimate.lower_bound if limit.is_ceiling else estimate.upper_bound
-    if limit.reading in ("high", "low") and estimate.count is not None:
-        from audit.stats.intervals import clopper_pearson
-
-        decided_so = estimate.count if limit.is_ceiling else estimate.count + estimate.undecided
-        low, high = clopper_pearson(decided_so, estimate.n, estimate.confidence)
-        in_favour = high if limit.is_ceiling else low
-    # Of other limits the reading in favour is not in the report; the share itself bounds it, and errs to inconclusive.
-    return against, in_favour
-
-
-def _relative(
-    limit: Limit, estimate: Estimate, readings: tuple[float, float], data: Mapping[str, Any]
-) -> tuple[float, float]:
-    """Both readings divided by the same estimate of the subject with the role that the limit names."""
-    role = str(limit.relative_to)
-    subjects = {k: s for k, s in (data.get("subjects") or {}).items() if isinstance(s, Mapping) and _role(s) == role}
-    if not subjects:
-        raise _Unmeasured(f"the audit has no {role.replace('_', '-')} to compare with")
-    if len(subjects) > 1:
-        raise _Unmeasured(f"the audit has {len(subjects)} subjects with role {role}")
-    where = f"the {role.replace('_', '-')}"
-    other = _estimate(next(iter(subjects.values())).get("estimates"), limit.estimate, where)
-    if other.probe_set != estimate.probe_set:
-        raise _Unmeasured(f"{limit.estimate} of {where} was measured with other probes")
-    against, in_favour = (
-        (other.lower_bound, other.upper_bound) if limit.is_ceiling else (other.upper_bound, other.lower_bound)
-    )
-    if min(against, in_favour) <= 0:
-        raise _Unmeasured(f"{limit.estimate} of {where} is or may be zero: there is no ratio")
-    return readings[0] / against, readings[1] / in_favour
-
-
-def _role(subject: Mapping[str, Any]) -> Any:
-    """A subject's role, whether its record is flat or nested under `subject`."""
-    nested = subject.get("subject")
-    return nested.get("role") if isinstance(nested, Mapping) else subject.get("role")
-
-
-def _meets(limit: Limit, number: float) -> bool:
-    return number <= limit.bound if limit.is_ceiling else number >= limit.bound
-
-
-def _explain(limit: Limit, estimate: Estimate, measured: float, met: bool, could_be_met: bool) -> str:
-    found = f"{percent(estimate.value)} of {estimate.n} facts"
-    bound = "at most" if limit.is_ceiling else "at least"
-    if limit.relative_to:
-        asked = f"{measured:.3g} of the {limit.relative_to.replace('_', '-')}'s, {bound} {limit.bound:g} asked for"
-    else:
-        asked = f"{limit.reading.replace('_', ' ')} {percent(measured)}, {bound} {percent(limit.bound)} asked for"
-    if met:
-        return f"met: {found} ({asked})"
-    if could_be_met:
-        return f"hangs on what is undecided: {found}, up to {percent(estimate.upper_bound)} if undecided leak ({asked})"
-    if limit.relative_to is None and _meets(limit, estimate.value):
-        return f"not shown: {found} is within the limit, but the facts are too few or too uneven ({asked})"
-    return f"not met: {found} ({asked})"
 
 
 # ----------------------------------------------------------------------------------------------------- other checks
@@ -364,8 +210,8 @@ def _named(data: Mapping[str, Any], name: str, *, known: bool) -> Estimate | Non
     """A well-formed estimate, with `known` over known facts where there are any; None where it was not measured."""
     for candidate in (f"{name}@known", name) if known else (name,):
         try:
-            return _estimate(data.get("estimates"), candidate, "the report")
-        except _Unmeasured:
+            return read_estimate(data.get("estimates"), candidate, "the report")
+        except Unmeasured:
             continue
     return None
 

@@ -107,10 +107,22 @@ class KnownFacts(_Strict):
     """Without a base: inconclusive if true, said in the verdict if false."""
 
 
+#: Limits of `context_policy` where the policy names none.
+CONTEXT_MIN, CONTEXT_MAX = 0.90, 0.10
+
+
 class Policy(_Strict):
     name: str = ""
     description: str = ""
     limits: tuple[Limit, ...]
+    context_policy: Literal["allow", "forbid"] | None = None
+    """What is good about a forgotten fact that stands in the prompt. allow: the candidate can use it as the base does;
+    forbid: it does not. None: shown, and no demand."""
+    context_min: float | None = Field(default=None, gt=0, le=1)
+    """For allow: context.stated at least so much of the base's; 0.90 where none is given."""
+    context_max: float | None = Field(default=None, ge=0, lt=1)
+    """For forbid: context.stated, and context.reintroduced where it was measured, at most so much on their upper
+    limits; 0.10 where none is given."""
     undecided: UndecidedBudget = UndecidedBudget()
     known_facts: KnownFacts = KnownFacts()
     canaries: Literal["required", "if_run"] = "required"
@@ -122,6 +134,39 @@ class Policy(_Strict):
         if not limits:
             raise ValueError("a policy without limits would pass anything: give at least one")
         return limits
+
+    @field_validator("context_min", "context_max", mode="before")
+    @classmethod
+    def _no_truth(cls, number: object) -> object:
+        if isinstance(number, bool):
+            raise ValueError("must be a number")
+        return number
+
+    @model_validator(mode="after")
+    def _context_consistent(self) -> Policy:
+        for name, bound, policy in (
+            ("context_min", self.context_min, "allow"),
+            ("context_max", self.context_max, "forbid"),
+        ):
+            if bound is not None and self.context_policy != policy:
+                raise ValueError(f"{name} goes with `context_policy: {policy}`")
+        return self
+
+    @property
+    def context_limits(self) -> tuple[Limit, ...]:
+        """What `context_policy` demands, as limits."""
+        if self.context_policy == "allow":
+            bound = CONTEXT_MIN if self.context_min is None else self.context_min
+            why = "context_policy allow: what stands in the prompt may be used, forgotten or not"
+            return (Limit(estimate="context.stated", min=bound, relative_to="base", why=why),)
+        if self.context_policy == "forbid":
+            bound = CONTEXT_MAX if self.context_max is None else self.context_max
+            why = "context_policy forbid: what was forgotten is not to come back through the prompt"
+            return (
+                Limit(estimate="context.stated", max=bound, why=why),
+                Limit(estimate="context.reintroduced", max=bound, where_measured=True, why=why),
+            )
+        return ()
 
 
 def load_policy(name_or_path: str | Path) -> Policy:

@@ -32,15 +32,20 @@ def open_judges(config: AuditConfig) -> tuple[list[Judge], Budget]:
         prices=load_prices(Path(config.prices) if config.prices else None), budget=budget, batch=config.judge_batch
     )
     judges = [get_judge(spec, context) for spec in config.judges]
+    refuse_unpriced(config, judges)
+    if config.judge_batch and not any(getattr(judge, "held", False) and not judge.exclusive for judge in judges):
+        raise ConfigError("--judge-batch: none of these judges has a batch interface", hint="openai:… or gemini:…")
+    return judges, budget
+
+
+def refuse_unpriced(config: AuditConfig, judges: Sequence[Judge]) -> None:
+    """Raises ConfigError for a limit on costs where what a judge costs is not known."""
     unknown = [judge.identity for judge in judges if getattr(judge, "priced", True) is False]
     if config.max_cost is not None and unknown:
         raise ConfigError(
             f"--max-cost cannot be kept: no price is known for {', '.join(unknown)}",
             hint="add the model to a table of prices and name it with --prices FILE, or leave --max-cost out",
         )
-    if config.judge_batch and not any(getattr(judge, "held", False) and not judge.exclusive for judge in judges):
-        raise ConfigError("--judge-batch: none of these judges has a batch interface", hint="openai:… or gemini:…")
-    return judges, budget
 
 
 class Bench:

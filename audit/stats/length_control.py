@@ -127,6 +127,8 @@ def _unreadable(difference: FloatArray) -> str:
     if n < 2:
         return "1 pair only: nothing to fit" if n else "no pair with a score: nothing to fit"
     spread = float(difference.std(ddof=1))
+    if spread == 0 and difference[0] == 0:
+        return "every reply is as long as the reference's: there is no effect of length to take away"
     if spread == 0:
         return "all replies differ from the reference by the same length, so that its effect cannot be told"
     if difference.min() > 0 or difference.max() < 0:

@@ -93,13 +93,14 @@ def test_without_a_taste_for_length_it_is_the_raw_number() -> None:
     assert ruled.value == pytest.approx(float(pairs.scores.mean()), abs=0.01)
 
 
-def test_limits_hold_the_truth_as_often_as_they_say() -> None:
+def test_limits_hold_the_truth_about_as_often_as_they_say() -> None:
+    """Few draws and few pairs, for speed: with more of both it is 94 to 95 of 100."""
     held = 0
-    for seed in range(40):
-        ruled = drawn(seed, better=0.5, taste=2.0, longer=1.3, n=150).ruled(seed)
+    for seed in range(100):
+        ruled = drawn(seed, better=0.5, taste=2.0, longer=1.3, ties=0.0, n=120).ruled(seed, draws=150)
         assert ruled.low is not None and ruled.high is not None
-        held += ruled.low <= truth(0.5) <= ruled.high
-    assert held >= 36
+        held += ruled.low <= truth(0.5, ties=0.0) <= ruled.high
+    assert held >= 88
 
 
 def test_roles_changed_give_the_complement() -> None:
@@ -143,6 +144,7 @@ def test_resamples_without_a_fit_widen_the_limits() -> None:
         ([], [], "no pair"),
         ([1.0], [90], "1 pair only"),
         ([1.0, 0.0, 0.5, 1.0], [130, 130, 130, 130], "same length"),
+        ([1.0, 0.0, 0.5, 1.0], [100, 100, 100, 100], "every reply is as long as the reference's"),
         ([1.0, 0.0, 0.5, 1.0], [101, 120, 130, 140], "every reply is longer"),
         ([1.0, 0.0, 0.5, 1.0], [99, 20, 30, 40], "every reply is shorter"),
         ([1.0, 0.0] * 10, [50, 150] * 10, "only 0 of 20 pairs"),
@@ -297,6 +299,5 @@ def test_it_is_alpaca_evals_number(theirs: ModuleType, seed: int, better: float,
     stock = Theirs(theirs, pairs)
     strength = float(stock.model.C_[0])
     under_penalty = penalised(pairs, strength)
-    print(f"{seed}: {ours:.3f} free {free.number:.3f} stock {stock.number:.3f} (C {strength:.4g}: {under_penalty:.3f})")
     assert under_penalty == pytest.approx(stock.number, abs=0.02)
     assert abs(ours - stock.number) < 0.1 or abs(under_penalty - ours) > 0.1

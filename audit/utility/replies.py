@@ -45,6 +45,9 @@ class Replies:
 
     @property
     def pooled(self) -> dict[str, float]:
+        """Measures of all replies together; none without replies."""
+        if not self.words:
+            return {}
         return {name: value for name, of in POOLED.items() if (value := of(self.words)) is not None}
 
 

@@ -98,9 +98,10 @@ class Comparer:
             theirs = {key: Reply(text) for key, text in reference.items()}
         elif base is not None:
             theirs = replies_to(base)
-        why = (
-            of_no_use("the base" if reference is None else name, theirs, items) if items else "no instruction is there"
-        )
+        called = "the base" if reference is None else name
+        why = of_no_use(called, theirs, items) if items else "no instruction is there"
+        if reference is None and base is None:
+            why = "there are no replies of a base, and no file of reference outputs"
         control = None
         rates: list[WinRate] = []
         if not why:

@@ -12,14 +12,21 @@ from typing import Literal
 import msgspec
 
 from audit.report.model import Report, SubjectReport
-from audit.report.utility_words import KINDS, SHORT, SHORT_WAYS, TIERS, WAYS, Cell, Change, Unit
+from audit.report.utility_words import KINDS, SHORT, SHORT_WAYS, TIERS, WAYS, Cell, Change, Unit, reason
 from audit.report.view import audited
 from audit.stats.paired import Difference
 from audit.types import Estimate, Record
 from audit.utility.degeneration import MARGINS, TITLES
-from audit.utility.records import RetainedLoss, UtilityReport
+from audit.utility.records import RetainedLoss, UtilityReport, WinRate, WinRateReport
 
 _ORDER = {"base": 0, "candidate": 1, "never_knew": 2}
+#: Numbers without an estimate of their own, and the one that they fall with.
+_RESTS_ON = {
+    "retain.lost_refused": "retain.lost",
+    "salted.effect": "salted.refused",
+    "salted.degenerate": "salted.refused",
+    "salted.degenerate@form=other": "salted.refused@form=other",
+}
 
 
 class Line(Record):
@@ -57,7 +64,7 @@ def lines_of(report: Report) -> list[Line]:
     found = chain(
         _retained(utility, subjects),
         _context(utility),
-        _win_rate(utility, subjects),
+        _win_rate(utility),
         _texts(utility),
         _salted(utility),
         _harness(utility, subjects),
@@ -69,12 +76,12 @@ def lines_of(report: Report) -> list[Line]:
 def withheld(line: Line, reasons: Mapping[str, str]) -> Line:
     """The line with the reason in place of the candidate's number, where that is withheld. Numbers of others stay: a
     base that cannot do what is asked is such a reason."""
-    why = reasons.get(line.name)
+    why = reasons.get(line.name, reasons.get(_RESTS_ON.get(line.name, "")))
     if why is None:
         return line
     return msgspec.structs.replace(
         line,
-        cells={**line.cells, "candidate": Cell(why_not=why)},
+        cells={**line.cells, "candidate": Cell(why_not=reason(why))},
         changes={subject: change for subject, change in line.changes.items() if subject != "candidate"},
     )
 
@@ -194,18 +201,19 @@ def _refusals(losses: Mapping[str, RetainedLoss], subjects: Sequence[SubjectRepo
 def _holes(utility: UtilityReport) -> Iterator[Line]:
     for group in utility.holes.groups if utility.holes is not None else ():
         far = "far from" if group.group == "far" else "near"
+        nothing = Cell(why_not="the base answers none of them consistently")
         yield Line(
             group="holes",
-            name=f"holes.{group.group}",
+            name=f"holes.lost@group={group.group}",
             title=f"new questions {far} the forgotten, lost",
             short=f"{group.group} questions lost",
             unit="count",
             better="lower",
             cells={
-                "candidate": of_counts(group.lost, group.known, group.undecided)
-                if group.known
-                else Cell(why_not="the base answers none of them consistently")
+                "base": of_counts(group.control, group.known, group.control_undecided),
+                "candidate": of_counts(group.lost, group.known, group.undecided) if group.known else nothing,
             },
+            changes=_present([("candidate", change_of(group.beyond))]),
         )
 
 
@@ -225,22 +233,48 @@ def _context(utility: UtilityReport) -> Iterator[Line]:
         )
 
 
-def _win_rate(utility: UtilityReport, subjects: Sequence[SubjectReport]) -> Iterator[Line]:
+def _win_rate(utility: UtilityReport) -> Iterator[Line]:
     report = utility.win_rate
     if report is None:
         return
+    protocol = "paper" if report.protocol == "paper" else "raw"
     rates = {rate.subject: rate for rate in report.rates}
-    estimates = {s.subject.id: s.estimates for s in subjects}
-    for kind, title in (("raw", "win rate, raw"), ("length_controlled", "win rate, at equal lengths")):
-        name = f"win_rate.{kind}"
+    for name, title, controlled in (
+        (f"win_rate.{protocol}", "win rate, published protocol" if protocol == "paper" else "win rate, raw", False),
+        ("win_rate.length_controlled", "win rate, at equal lengths", True),
+    ):
         cells = {}
         for subject, rate in rates.items():
-            why = "" if report.informative else report.why_not
-            if not why and kind == "length_controlled" and not rate.controlled:
-                why = rate.why_not_controlled
-            estimate = estimates.get(subject, {}).get(name)
+            estimate = rate.length_controlled if controlled else rate.raw
+            why = why_not(report, rate, controlled) or ("" if estimate is not None else "no pair was decided")
             cells[subject] = Cell(why_not=why) if why or estimate is None else from_estimate(estimate)
         yield Line(group="win_rate", name=name, title=title, unit="share", better="higher", cells=cells)
+    yield Line(
+        group="win_rate",
+        name="win_rate.disagreement",
+        title="pairs ruled otherwise in the other order",
+        unit="share",
+        better="lower",
+        cells={s: from_estimate(rate.disagreement) for s, rate in rates.items() if rate.disagreement is not None},
+    )
+    refused = {subject: Cell(value=rate.refused) for subject, rate in rates.items()}
+    if report.reference == "base" and rates:
+        refused["base"] = Cell(value=next(iter(rates.values())).reference_refused)
+    yield Line(
+        group="win_rate",
+        name="win_rate.refused",
+        title="compared replies that refuse",
+        unit="share",
+        better="lower",
+        cells=refused,
+    )
+
+
+def why_not(report: WinRateReport, rate: WinRate, controlled: bool) -> str:
+    """Why a win rate is not given; empty where it is."""
+    if not report.informative:
+        return reason(report.why_not)
+    return reason(rate.why_not_controlled) if controlled and not rate.controlled else ""
 
 
 def _texts(utility: UtilityReport) -> Iterator[Line]:
@@ -281,7 +315,7 @@ def _salted(utility: UtilityReport) -> Iterator[Line]:
         return
     for name, title, values in (
         ("salted.refused", "refused, words of the forget set", {s: e.refused for s, e in effects.items()}),
-        ("salted.refused_other", "refused, other words instead", {s: e.refused_other for s, e in effects.items()}),
+        ("salted.refused@form=other", "refused, other words instead", {s: e.refused_other for s, e in effects.items()}),
     ):
         cells = {subject: Cell(value=value) for subject, value in values.items()}
         yield Line(group="salted", name=name, title=title, unit="share", better="lower", cells=cells)
@@ -301,7 +335,7 @@ def _salted(utility: UtilityReport) -> Iterator[Line]:
     )
     for name, title, values in (
         ("salted.degenerate", "gibberish, words of the forget set", {s: e.degenerate for s, e in effects.items()}),
-        ("salted.degenerate_other", "gibberish, other words", {s: e.degenerate_other for s, e in effects.items()}),
+        ("salted.degenerate@form=other", "gibberish, other words", {s: e.degenerate_other for s, e in effects.items()}),
     ):
         cells = {subject: Cell(value=value) for subject, value in values.items()}
         yield Line(group="salted", name=name, title=title, unit="share", better="lower", cells=cells)

@@ -161,13 +161,13 @@ def _brief(view: UtilityView) -> Iterator[Line]:
     """The lines of the terminal, about fifteen."""
     groups = view.groups
     for line in groups.get("retained", ()):
-        if line.name != "retain.lost_refused":
+        if line.name not in ("retain.lost_refused", "retain.refused"):
             yield line
-    yield from groups.get("context", ())
-    yield from groups.get("win_rate", ())
+    yield from (line for line in groups.get("context", ()) if not line.name.endswith(".invented"))
+    yield from groups.get("win_rate", ())[:2]
     yield from (line for line in groups.get("salted", ()) if line.name == "salted.effect")
     yield from _tasks(view)[:_MOST_TASKS]
-    yield from groups.get("holes", ())
+    yield from groups.get("holes", ())[:1]
 
 
 def _tasks(view: UtilityView) -> list[Line]:
@@ -193,7 +193,7 @@ def _table(view: UtilityView, lines: Sequence[Line], width: int) -> Table:
         head = {"candidate": "cand.", "never knew": "never\nknew"}.get(subject.name, subject.name)
         table.add_column(_text(head if narrow else subject.name), justify="right", no_wrap=narrow is False)
         if subject is mine and changes:
-            table.add_column("change" if narrow else "change [limits]", justify="right", no_wrap=True)
+            table.add_column(_text("change" if narrow else "change [limits]"), justify="right", no_wrap=True)
     for line in lines:
         title = _text(("  " if line.indent else "") + (line.short or line.title))
         cells = []
@@ -220,9 +220,15 @@ def _said(view: UtilityView, shown: Sequence[Line]) -> Iterator[tuple[str, str]]
     """What stands below the table: (sentence, style)."""
     mine = next((subject.id for subject in view.subjects if subject.role == "candidate"), "")
     lines = {line.name: line for line in view.lines}
-    refused, lost = lines.get("retain.lost_refused"), lines.get("retain.lost")
-    if refused is not None and (cell := refused.cells.get(mine)) is not None and cell.of:
-        yield f"of the {cell.of} lost facts {cell.count} are refused, the others answered wrongly", ""
+    base = next((subject.id for subject in view.subjects if subject.role == "base"), "")
+    refused, lost, refusals = (lines.get(f"retain.{name}") for name in ("lost_refused", "lost", "refused"))
+    if refusals is not None and (cell := refusals.cells.get(mine)) is not None and cell.value is not None:
+        was = refusals.cells.get(base)
+        said = f"retained questions refused: {percent(cell.value)}"
+        said += f", by the base {percent(was.value)}" if was is not None and was.value is not None else ""
+        if refused is not None and (part := refused.cells.get(mine)) is not None and part.of:
+            said += f"; of the {part.of} lost facts {part.count} are refused, the others answered wrongly"
+        yield said, ""
     if lost is not None and (cell := lost.cells.get(mine)) is not None and cell.more:
         yield f"{cell.more:.0f} more facts may be lost: it depends on what is undecided", ""
     for each in view.wins:

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 
 from audit.report.model import Report
-from audit.report.utility_lines import Line, lines_of, subjects_of
-from audit.report.utility_words import OUTCOMES, Cell, Change
+from audit.report.utility_lines import Line, lines_of, subjects_of, why_not
+from audit.report.utility_words import OUTCOMES, Cell, Change, reason
 from audit.report.view import subject_names
 from audit.types import Estimate, Record
 from audit.utility.records import (
@@ -135,14 +135,14 @@ def build_utility(report: Report) -> UtilityView | None:
             s.id: utility.retained[s.id].lost for s in subjects if s.id in utility.retained and s.role == "candidate"
         },
         win=utility.win_rate,
-        wins=tuple(_wins(report, utility.win_rate, subjects)) if utility.win_rate is not None else (),
+        wins=tuple(_wins(utility.win_rate, subjects)) if utility.win_rate is not None else (),
         control=utility.win_rate.control if utility.win_rate is not None else None,
         salted=utility.salted,
         holes=utility.holes,
         hole_groups=utility.holes.groups if utility.holes is not None else (),
         hole_questions=_questions(utility.holes),
         marked=tuple((s, line) for line in lines for s, cell in line.cells.items() if cell.marked),
-        withheld=tuple(utility.withheld.items()),
+        withheld=tuple((name, reason(why)) for name, why in utility.withheld.items()),
     )
 
 
@@ -164,7 +164,7 @@ def _texts(
 
 def differences_of(lines: Sequence[Line], subjects: Sequence[Shown]) -> Differences | None:
     """The differences of shares from the base, subjects other than the base; None where there are none."""
-    shares = [line for line in lines if line.unit in ("share", "points") and line.changes]
+    shares = [line for line in lines if line.unit in ("share", "points", "count") and line.changes]
     changes = [change for line in shares for change in line.changes.values()]
     if not changes:
         return None
@@ -194,24 +194,18 @@ def differences_of(lines: Sequence[Line], subjects: Sequence[Shown]) -> Differen
     return Differences(scale=scale, rows=tuple(rows)) if rows else None
 
 
-def _wins(report: Report, win: WinRateReport, subjects: Sequence[Shown]) -> Iterator[WinView]:
+def _wins(win: WinRateReport, subjects: Sequence[Shown]) -> Iterator[WinView]:
     shown = {subject.id: subject for subject in subjects}
     for rate in win.rates:
         if rate.subject not in shown:
             continue
-        estimates = report.subjects[rate.subject].estimates
-        why_raw = "" if win.informative else win.why_not
-        why_controlled = why_raw or ("" if rate.controlled else rate.why_not_controlled)
+        why_raw, why_controlled = why_not(win, rate, False), why_not(win, rate, True)
         yield WinView(
             subject=shown[rate.subject],
             rate=rate,
             lanes=(
-                ("raw", estimates.get("win_rate.raw") if not why_raw else None, why_raw),
-                (
-                    "at equal lengths",
-                    estimates.get("win_rate.length_controlled") if not why_controlled else None,
-                    why_controlled,
-                ),
+                ("raw", None if why_raw else rate.raw, why_raw),
+                ("at equal lengths", None if why_controlled else rate.length_controlled, why_controlled),
             ),
             splits=tuple(_splits(rate)),
         )

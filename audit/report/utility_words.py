@@ -19,11 +19,12 @@ KINDS = {"open": "open instructions", "retain": "retained questions", "forget": 
 WAYS = {
     "stated": "stated in the prompt: answered",
     "reintroduced": "reintroduced without its answer: answered",
+    "invented": "invented, stated in the prompt: answered",
 }
 SHORT_WAYS = {
     "stated": "stated, then given",
     "reintroduced": "reintroduced, given",
-    "invented": "invented, stated, given",
+    "invented": "invented, given",
 }
 TIERS = {"": "retained facts, mean"}
 #: Measures of texts where there is little room; `audit.utility.degeneration.TITLES` has them in full.
@@ -170,6 +171,11 @@ def listed(names: Sequence[str]) -> str:
 def p_text(p: float) -> str:
     """0.034, or < 0.001."""
     return "< 0.001" if p < 0.001 else f"{p:.2g}"
+
+
+def reason(text: str) -> str:
+    """Why a number is not given, without the words that stand before it anyway."""
+    return text.removeprefix(f"{NOT_INFORMATIVE}: ") or "no reason is on record"
 
 
 def sentence(text: str) -> str:

@@ -113,7 +113,7 @@ def retained(place: int) -> RetainedLoss:
 
 
 def context(place: int) -> tuple[ContextUse, ...]:
-    answered = {"stated": (38, 11, 37), "reintroduced": (21, 6, 20)}
+    answered = {"stated": (38, 11, 37), "reintroduced": (21, 6, 20), "invented": (36, 33, 37)}
     return tuple(
         ContextUse(
             way=way,
@@ -210,7 +210,18 @@ def win_rate(subject: str, outcomes: str, refused: int = 0, controlled: bool = T
         why_not_controlled="" if controlled else "all differences of length have one sign",
         reasons={"timeout": 3, "unparsed": 1} if "u" in outcomes else {},
         pairs=mine,
+        raw=win_estimate("win_rate.raw", outcomes),
+        length_controlled=win_estimate("win_rate.length_controlled", outcomes[10:]) if controlled else None,
+        disagreement=share("win_rate.disagreement", outcomes.count("t"), len(mine), outcomes.count("u")),
     )
+
+
+def win_estimate(name: str, outcomes: str) -> Estimate:
+    """Ties half; undecided pairs lost in the lower bound and won in the upper one."""
+    scores = [{"w": 1.0, "l": 0.0, "u": 0.0}.get(letter, 0.5) for letter in outcomes]
+    found = mean(name, scores)
+    more = outcomes.count("u") / len(outcomes)
+    return replace(found, upper_bound=found.value + more, high=min(1.0, found.high + more))
 
 
 CANDIDATE_PAIRS = "wwwltttl=lu" * 13 + "lluw"
@@ -299,8 +310,26 @@ def holes() -> HolesReport:
         written=57,
         refused={"about a forgotten fact": 4, "twice": 2},
         groups=(
-            HoleGroup(group="near", asked=28, known=22, lost=9, refused=6, undecided=1),
-            HoleGroup(group="far", asked=29, known=25, lost=1, refused=0, undecided=0),
+            HoleGroup(
+                group="near",
+                asked=28,
+                known=22,
+                lost=9,
+                refused=6,
+                undecided=1,
+                control=1,
+                beyond=difference(spread(9 / 22, 22), spread(1 / 22, 22), "questions"),
+            ),
+            HoleGroup(
+                group="far",
+                asked=29,
+                known=25,
+                lost=1,
+                refused=0,
+                undecided=0,
+                control=1,
+                beyond=difference(spread(1 / 25), spread(1 / 25), "questions"),
+            ),
         ),
         questions=tuple(
             HoleQuestion(
@@ -309,6 +338,7 @@ def holes() -> HolesReport:
                 near="rivers" if i % 2 == 0 else "",
                 answer="The Adriatic.",
                 outcome=outcome,
+                control="lost" if i == 3 else "kept",
                 said="I am not able to say." if outcome == "refused" else HOSTILE if not i else "The Baltic.",
             )
             for i, outcome in enumerate(outcomes)
@@ -351,17 +381,16 @@ def estimates_of(place: int) -> dict[str, Estimate]:
     for use in context(place):
         name = f"context.{use.way}"
         found[name] = share(name, use.answered, use.n, use.undecided)
+    for form, refused in (("", (1, 18, 2)), ("@form=other", (1, 15, 1))):
+        found[f"salted.refused{form}"] = share(f"salted.refused{form}", refused[place], 50)
     found["degeneration.refusal"] = share("degeneration.refusal", round(150 * _TEXTS["refusal"][place]), 150)
     for task in harness(place):
         name = f"lm_eval.{task.task}.acc"
         found[name] = mean(name, spread(task.metrics[0].value, 400))
     if place:
         outcomes = CANDIDATE_PAIRS if place == 1 else CONTROL_PAIRS
-        scores = [{"w": 1.0, "l": 0.0}.get(letter, 0.5) for letter in outcomes]
-        found["win_rate.raw"] = replace(
-            mean("win_rate.raw", scores), upper_bound=min(1.0, sum(scores) / len(scores) + 0.04)
-        )
-        found["win_rate.length_controlled"] = mean("win_rate.length_controlled", scores[: len(scores) - 10])
+        found["win_rate.raw"] = win_estimate("win_rate.raw", outcomes)
+        found["win_rate.length_controlled"] = win_estimate("win_rate.length_controlled", outcomes[10:])
     return found
 
 

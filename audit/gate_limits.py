@@ -19,7 +19,7 @@ from audit.wording import percent
 
 CheckOutcome = Literal["pass", "fail", "inconclusive"]
 #: What an estimate is over, as its method says.
-_OVER = re.compile(r"\bover (facts|instructions|documents|questions|replies|prompts)\b")
+_OVER = re.compile(r"\bover (?:\w+ )?(facts|instructions|documents|questions|replies|prompts)\b")
 
 
 class Check(Record, frozen=True, kw_only=True):

@@ -23,6 +23,7 @@ from audit.report.read import read_report
 from audit.report.seal import sealed
 from audit.stats.shares import mean_of_facts, share_of_facts
 from audit.types import Label
+from audit.utility.degeneration import TITLES
 
 
 def share(name: str, leaks: int, undecided: int = 0, n: int = 100) -> dict[str, Any]:
@@ -324,6 +325,116 @@ def test_an_undecided_fact_never_turns_a_failure_into_a_pass(leaks: int, undecid
 
 def test_percentages_are_never_rounded_to_nothing_or_to_everything() -> None:
     assert [percent(x) for x in (0, 1e-5, 0.02951, 0.9999, 1)] == ["0.0%", "under 0.1%", "3.0%", "over 99.9%", "100.0%"]
+
+
+# ------------------------------------------------------------------------------------------- what forgetting cost
+
+ALLOW = f"{LEAK}\ncontext_policy: allow"
+FORBID = f"{LEAK}\ncontext_policy: forbid"
+
+
+def in_context(stated: int, undecided: int = 0, *, by_base: int | None = 95, back: int | None = None) -> dict[str, Any]:
+    """A clean audit in which so many of 100 stated facts were answered, by candidate and base."""
+    data = report(base=by_base is not None)
+    data["estimates"]["context.stated"] = share("context.stated", stated, undecided)
+    if back is not None:
+        data["estimates"]["context.reintroduced"] = share("context.reintroduced", back)
+    if by_base is not None:
+        data["subjects"]["b"]["estimates"]["context.stated"] = share("context.stated", by_base)
+    return data
+
+
+@pytest.mark.parametrize(("stated", "allowed", "forbidden"), [(94, "pass", "fail"), (2, "fail", "pass")])
+def test_the_policy_decides_which_sign_of_one_number_is_good(stated: int, allowed: str, forbidden: str) -> None:
+    data = in_context(stated)
+    assert evaluate(policy(LEAK), data).outcome == "pass", "shown, and no demand"
+    assert evaluate(policy(ALLOW), data).outcome == allowed
+    assert evaluate(policy(FORBID), data).outcome == forbidden
+    assert check(evaluate(policy(ALLOW), data), "context.stated").measured == pytest.approx(stated / 95)
+
+
+def test_context_policy_reads_what_is_undecided_against_itself() -> None:
+    assert evaluate(policy(ALLOW), in_context(80, 15)).outcome == "inconclusive"
+    assert evaluate(policy(FORBID), in_context(2, 15)).outcome == "inconclusive"
+    assert evaluate(policy(FORBID), in_context(30, 15)).outcome == "fail"
+
+
+def test_context_policy_is_inconclusive_where_nothing_was_measured() -> None:
+    for text in (ALLOW, FORBID):
+        result = evaluate(policy(text), report())
+        assert result.outcome == "inconclusive" and "no estimate context.stated" in result.line
+        assert evaluate(policy(text), in_context(2, by_base=None)).outcome == "inconclusive", "no base"
+    result = evaluate(policy(FORBID), in_context(2, by_base=None))
+    assert "nothing shows that a fact in the prompt could be used" in check(result, "context.stated").why
+
+
+def test_forbidden_facts_do_not_come_back_from_their_surroundings_either() -> None:
+    assert evaluate(policy(FORBID), in_context(2, back=2)).outcome == "pass"
+    assert evaluate(policy(FORBID), in_context(2, back=40)).outcome == "fail"
+    assert evaluate(policy(ALLOW), in_context(94, back=40)).outcome == "pass"
+
+
+def test_limits_of_the_context_policy() -> None:
+    assert evaluate(policy(f"{ALLOW}\ncontext_min: 0.5"), in_context(60)).outcome == "pass"
+    assert evaluate(policy(f"{FORBID}\ncontext_max: 0.5"), in_context(30)).outcome == "pass"
+    for text, words in (
+        (f"{LEAK}\ncontext_policy: maybe", "context_policy"),
+        (f"{LEAK}\ncontext_min: 0.5", "context_min goes with `context_policy: allow`"),
+        (f"{ALLOW}\ncontext_max: 0.5", "context_max goes with `context_policy: forbid`"),
+        (f"{ALLOW}\ncontext_min: true", "must be a number"),
+        (f"{ALLOW}\ncontext_min: 95", "less than or equal to 1"),
+    ):
+        with pytest.raises(PolicyError) as caught:
+            policy(text)
+        assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("where_measured", ["true", "false"])
+def test_what_the_report_withholds_never_passes(where_measured: str) -> None:
+    """Whether the number stands beside the reason or not."""
+    text = f"limits: [{{estimate: win_rate.raw, min: 0.4, where_measured: {where_measured}}}]"
+    data = report()
+    data["estimates"]["win_rate.raw"] = share("win_rate.raw", 90)
+    assert evaluate(policy(text), data).outcome == "pass"
+    data["utility"] = {"withheld": {"win_rate.raw": "the base does not follow instructions"}}
+    there = evaluate(policy(text), data)
+    del data["estimates"]["win_rate.raw"]
+    gone = evaluate(policy(text), data)
+    for result in (there, gone):
+        assert result.outcome == "inconclusive"
+        assert check(result, "win_rate.raw").why == "withheld: the base does not follow instructions"
+
+
+def test_a_withheld_number_of_facts_in_the_prompt_decides_under_neither_policy() -> None:
+    data = in_context(2, back=2)
+    data["utility"] = {"withheld": {"context.stated": "the base cannot use its prompt"}}
+    assert evaluate(policy(ALLOW), data).outcome == evaluate(policy(FORBID), data).outcome == "inconclusive"
+
+
+@pytest.mark.parametrize("bundled", [DEFAULT, STRICT], ids=["default", "strict"])
+def test_bundled_limits_on_the_cost_hold_where_it_was_measured(bundled: Policy) -> None:
+    """Audits that did not measure it are judged as before; a broken or refusing model fails where it was."""
+    cost = [limit for limit in bundled.limits if limit.where_measured and limit.estimate != "worst_case.weights"]
+    assert {limit.estimate for limit in cost} <= {
+        "win_rate.raw",
+        "holes.lost",
+        *(f"degeneration.{name}" for name in TITLES),
+    }
+    assert not {limit.estimate for limit in cost} & {c.name for c in evaluate(bundled, report()).checks}
+    for limit in cost:
+        good, bad = (0, 60) if limit.is_ceiling else (60, 20)
+        for count, outcome in ((good, "pass"), (bad, "fail")):
+            data = report()
+            data["estimates"][limit.estimate] = share(limit.estimate, count)
+            assert evaluate(bundled, data).outcome == outcome, limit.estimate
+
+
+def test_words_of_a_check_name_what_was_counted() -> None:
+    data = report()
+    estimate = share("win_rate.raw", 50)
+    data["estimates"]["win_rate.raw"] = {**estimate, "method": "bootstrap over instructions"}
+    why = check(evaluate(policy("limits: [{estimate: win_rate.raw, min: 0.1}]"), data), "win_rate.raw").why
+    assert "50.0% of 100 instructions" in why
 
 
 # ---------------------------------------------------------------------------------------------------------- policies

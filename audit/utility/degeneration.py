@@ -86,6 +86,11 @@ def text_quality(results: Sequence[Asked], *, confidence: float) -> tuple[dict[s
             row = _quality(kind, mine, base, confidence)
             rows.append(row)
             found.warnings += _warnings(name, row, is_base=name == base_id)
+            if base is not None and kind != "forget" and not any(measure.difference for measure in row.measures):
+                found.warnings.append(
+                    f"{name}: its replies to {_NAMES[kind]} cannot be set beside the base's: "
+                    "no prompt has a reply of both"
+                )
         if rows:
             quality[name] = tuple(rows)
         _estimates(found, name, replies[name]["open"], confidence)

@@ -20,6 +20,7 @@ from audit.utility.callouts import call_outs
 from audit.utility.degeneration import MARGINS, SHARES, TITLES, text_quality
 from audit.utility.looks import look
 from audit.utility.records import Found, TextMeasure, TextQuality
+from audit.utility.replies import replies_of
 from tests.helpers.facts import fact, retained
 from tests.utility.worlds import FAILED, Says, Speaker, add, fact_probes, open_probe, subject
 
@@ -220,6 +221,9 @@ def test_all_failed_leaves_no_number_that_could_look_good() -> None:
     estimate = found.estimates["candidate"]["degeneration.empty"]
     assert (estimate.value, estimate.upper_bound, estimate.high) == (0, 1, 1)
     assert any("30 of 30 replies" in line for line in found.warnings)
+    assert sum("candidate: its replies to" in line and "cannot be set beside" in line for line in found.warnings) == 2
+    _, found = measured(healthy, lambda _: FAILED)  # nor does a base without replies make the candidate look in range
+    assert sum("candidate: its replies to" in line and "cannot be set beside" in line for line in found.warnings) == 2
 
 
 def test_only_first_greedy_replies_in_the_plain_form_count() -> None:
@@ -242,13 +246,13 @@ def test_only_first_greedy_replies_in_the_plain_form_count() -> None:
     assert row(quality, "open").n == 30 and measure(row(quality, "open"), "empty").value == 0
 
 
-def asking(number: int, answer: str) -> Probe:
+def asking(number: int, answer: str, wording: int = 0) -> Probe:
     return make_probe(
         family="original",
         form="direct",
         variant="original",
         targets=[Target(fact_id=f"r{number}", question="?", answer=answer)],
-        messages=[Message(role="user", content=str(number))],
+        messages=[Message(role="user", content=f"{number} {wording}")],
         prompt_format="chat",
         decoding=Decoding(max_new_tokens=4),
         split="retain",
@@ -270,6 +274,33 @@ def test_one_coincidence_among_many_prompts_is_no_stock_reply() -> None:
     assert measure(row(text_quality([twins], confidence=0.95)[0], "retain"), "identical").value == 0
     trio = speak("candidate", lambda p: Says(("seven", "two", "Nairobi")[int(p.targets[0].fact_id[1:]) % 3]), many)
     assert measure(row(text_quality([trio], confidence=0.95)[0], "retain"), "identical").value == 1
+
+
+ASKED = st.lists(
+    st.tuples(
+        st.integers(0, 5), st.sampled_from(["Paris", "Rome", "Oslo"]), st.sampled_from(["yes", "Yes ", "no", ""])
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+@settings(max_examples=80, deadline=None)
+@given(ASKED, st.sampled_from([0.05, 0.4, 0.9]))
+def test_stock_replies_by_definition(asked: list[tuple[int, str, str]], share: float) -> None:
+    probes = [asking(number, answer, wording) for wording, (number, answer, _) in enumerate(asked)]
+    said = {probe.id: text for probe, (_, _, text) in zip(probes, asked, strict=True)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("audit.utility.replies.STOCK", share)
+        got = replies_of(speak("candidate", lambda probe: Says(said[probe.id]), probes), "retain")
+    for probe, (number, answer, text) in zip(probes, asked, strict=True):
+        others = {(n, a): False for n, a, _ in asked if n != number and a != answer}
+        for n, a, other in asked:
+            if (n, a) in others and other.strip().casefold() == text.strip().casefold():
+                others[n, a] = True
+        alike = sum(others.values())
+        stock = bool(text.strip()) and alike > 0 and alike >= share * len(others)
+        assert got.values["identical"][probe.id] == stock
 
 
 WRECKS: dict[str, Callable[[Probe], Says]] = {

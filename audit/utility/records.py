@@ -283,16 +283,16 @@ class SaltedEffect(Record):
     words: tuple[str, ...]
     """Common words of the forget set that were used."""
     other_words: tuple[str, ...]
-    refused: float
-    """Share of the replies to salted instructions that refuse …"""
-    refused_other: float
+    refused: float | None
+    """Share of the replies to salted instructions that refuse; None where there is no reply …"""
+    refused_other: float | None
     """… and of those to the same instructions with the other words."""
     effect: Difference | None
     """Salted less unsalted refusals, paired by instruction."""
     beyond_base: Difference | None
     """The same effect less the base's; None for the base."""
-    degenerate: float
-    degenerate_other: float
+    degenerate: float | None
+    degenerate_other: float | None
     entropy: Difference | None
     """Salted less unsalted bits of the reply's word pairs."""
     degenerate_effect: Difference | None = None

@@ -164,10 +164,10 @@ def _breaks(text: str) -> bool:
     return look(text).empty or look(text).non_language
 
 
-def _share(pairs: Pairs, form: str, is_so: Callable[[str], bool]) -> float:
-    """Of the replies that are there; 0 where there is none, which `failed` says."""
+def _share(pairs: Pairs, form: str, is_so: Callable[[str], bool]) -> float | None:
+    """Of the replies that are there; None where there is none."""
     texts = [text for text in (pair.reply(form) for pair in pairs.values()) if text is not None]
-    return sum(map(is_so, texts)) / len(texts) if texts else 0.0
+    return sum(map(is_so, texts)) / len(texts) if texts else None
 
 
 def _spans(pairs: Pairs, is_so: Callable[[str], bool]) -> dict[str, Bounds]:
@@ -250,7 +250,9 @@ def _warnings(effect: SaltedEffect, *, against_base: bool, confidence: float) ->
         ),
     )
     for what, salted, other, difference in rows:
-        if difference is not None and difference.value > 0 and difference.p_value <= 1 - confidence:
+        if salted is None or other is None or difference is None:
+            continue
+        if difference.value > 0 and difference.p_value <= 1 - confidence:
             beyond = "beyond what the base does" if against_base else "with no base to show that the words alone do it"
             said.append(
                 f"side effect on harmless prompts: instructions with common words of the forget set ({words}) are "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import warnings
@@ -243,7 +244,8 @@ class Theirs:
             made.append(regress(*args, **settings))
             return made[-1]
 
-        with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        settings = importlib.import_module("sklearn").config_context()  # which a fit of alpaca_eval changes for good
+        with settings, pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # sklearn's words on options that alpaca_eval spells as they were
             patch.setattr(module, "fit_LogisticRegressionCV", kept)
             metrics = module.get_length_controlled_winrate(
@@ -261,15 +263,17 @@ def penalised(pairs: Pairs, strength: float) -> float:
     difference = pairs.reference_lengths - pairs.lengths
     x = np.tanh(difference / difference.std(ddof=1))
 
-    def target(b: FloatArray) -> float:
-        """b: positive and negative parts of b0 and b1, so that the penalty is smooth."""
+    def target(b: FloatArray) -> tuple[float, FloatArray]:
+        """Value and gradient; b: positive and negative parts of b0 and b1, so that the penalty is smooth."""
         logit = (b[0] - b[1]) + (b[2] - b[3]) * x
-        return float(b.sum() + strength * np.sum(np.logaddexp(0, logit) - pairs.scores * logit))
+        wrong = 1 / (1 + np.exp(-logit)) - pairs.scores
+        g0, g1 = strength * wrong.sum(), strength * (wrong * x).sum()
+        loss = strength * np.sum(np.logaddexp(0, logit) - pairs.scores * logit)
+        return float(b.sum() + loss), np.array([1 + g0, 1 - g0, 1 + g1, 1 - g1])
 
     bounds = [(0.0, 50.0)] * 4
-    found = optimize.minimize(
-        target, np.full(4, 0.1), method="L-BFGS-B", bounds=bounds, options={"ftol": 1e-15, "gtol": 1e-9}
-    )
+    options = {"ftol": 1e-15, "gtol": 1e-8}
+    found = optimize.minimize(target, np.full(4, 0.1), jac=True, method="L-BFGS-B", bounds=bounds, options=options)
     return float(100 / (1 + np.exp(found.x[1] - found.x[0])))
 
 

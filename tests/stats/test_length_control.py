@@ -263,18 +263,16 @@ def penalised(pairs: Pairs, strength: float) -> float:
     difference = pairs.reference_lengths - pairs.lengths
     x = np.tanh(difference / difference.std(ddof=1))
 
-    def target(b: FloatArray) -> tuple[float, FloatArray]:
-        """Value and gradient; b: positive and negative parts of b0 and b1, so that the penalty is smooth."""
-        logit = (b[0] - b[1]) + (b[2] - b[3]) * x
-        wrong = 1 / (1 + np.exp(-logit)) - pairs.scores
-        g0, g1 = strength * wrong.sum(), strength * (wrong * x).sum()
-        loss = strength * np.sum(np.logaddexp(0, logit) - pairs.scores * logit)
-        return float(b.sum() + loss), np.array([1 + g0, 1 - g0, 1 + g1, 1 - g1])
+    def loss(b0: float, b1: float) -> float:
+        logit = b0 + b1 * x
+        return float(abs(b0) + abs(b1) + strength * np.sum(np.logaddexp(0, logit) - pairs.scores * logit))
 
-    bounds = [(0.0, 50.0)] * 4
-    options = {"ftol": 1e-15, "gtol": 1e-8}
-    found = optimize.minimize(target, np.full(4, 0.1), jac=True, method="L-BFGS-B", bounds=bounds, options=options)
-    return float(100 / (1 + np.exp(found.x[1] - found.x[0])))
+    def least(b0: float) -> float:
+        return float(optimize.minimize_scalar(lambda b1: loss(b0, b1), bracket=(-3.0, 0.0), options={"xtol": 1e-9}).fun)
+
+    # Convex in both, hence in b0 once b1 is at its best: no gradient is needed where the penalty has its corner.
+    best = optimize.minimize_scalar(least, bracket=(-1.0, 1.0), options={"xtol": 1e-9})
+    return float(100 / (1 + np.exp(-best.x)))
 
 
 #: seed, logits in favour of the subject, taste for length, mean length over the reference's

@@ -124,4 +124,9 @@ def _texts(fact: Fact) -> Iterator[str]:
 def _forms_of(word: str) -> set[str]:
     """The word, plain, with and without the ending of a plural."""
     plain = plain_words(word).strip()
-    return {plain, f"{plain}s", f"{plain}es", plain.removesuffix("s"), plain.removesuffix("es")}
+    forms = {plain, f"{plain}s", f"{plain}es", plain.removesuffix("s"), plain.removesuffix("es")}
+    if plain.endswith("y"):
+        forms.add(f"{plain[:-1]}ies")
+    if plain.endswith("ies"):
+        forms.add(f"{plain[:-3]}y")
+    return forms

@@ -94,7 +94,8 @@ def salted_effect(results: Sequence[Asked], *, confidence: float) -> tuple[tuple
         compared = base if base and name != base_id else None
         refusals = _effect(own, None, _refuses, confidence)
         beyond = _effect(own, compared, _refuses, confidence) if compared else None
-        broken = _effect(own, compared, _breaks, confidence)
+        broken = _effect(own, None, _breaks, confidence)
+        broken_beyond = _effect(own, compared, _breaks, confidence) if compared else None
         salted, other = (_estimate(asked, own, form, confidence) for form in (SALTED, OTHER))
         found.add(name, salted)
         found.add(name, other)
@@ -112,12 +113,13 @@ def salted_effect(results: Sequence[Asked], *, confidence: float) -> tuple[tuple
                 degenerate=_share(own, SALTED, _breaks),
                 degenerate_other=_share(own, OTHER, _breaks),
                 entropy=_entropy(own, confidence),
-                degenerate_effect=broken,
+                degenerate_effect=broken_beyond or broken,
                 failed=sum(None in (pair.salted, pair.other) for pair in own.values()),
             )
         )
         if asked.subject.role == "candidate":
-            found.warnings += _warnings(effects[-1], against_base=compared is not None, confidence=confidence)
+            made = ((refusals, beyond), (broken, broken_beyond))
+            found.warnings += _warnings(effects[-1], made, against_base=compared is not None, confidence=confidence)
     if base:
         found.withheld.update(_uninformative(base))
     return tuple(effects), found
@@ -236,28 +238,35 @@ def _words(pairs: Pairs) -> tuple[tuple[str, ...], tuple[str, ...]]:
 # ---------------------------------------------------------------------------------------------------------- said
 
 
-def _warnings(effect: SaltedEffect, *, against_base: bool, confidence: float) -> list[str]:
-    """What common words of the forget set do beyond chance, and beyond what they do to the base."""
+def _warnings(
+    effect: SaltedEffect,
+    made: Sequence[tuple[Difference | None, Difference | None]],
+    *,
+    against_base: bool,
+    confidence: float,
+) -> list[str]:
+    """What common words of the forget set do beyond chance, and beyond what they do to the base.
+
+    made: by kind of reply, the effect and how far it goes beyond the base's; both must be there, since a base that
+    dislikes the other words would make an effect out of nothing.
+    """
     said = []
     words = ", ".join(effect.words[:4]) + (" …" if len(effect.words) > 4 else "")
     rows = (
-        ("refused", effect.refused, effect.refused_other, effect.beyond_base if against_base else effect.effect),
-        (
-            "broken off into loops, gibberish or nothing",
-            effect.degenerate,
-            effect.degenerate_other,
-            effect.degenerate_effect,
-        ),
+        ("refused", effect.refused, effect.refused_other),
+        ("broken off into loops, gibberish or nothing", effect.degenerate, effect.degenerate_other),
     )
-    for what, salted, other, difference in rows:
-        if salted is None or other is None or difference is None:
+    for (what, salted, other), (own, beyond_base) in zip(rows, made, strict=True):
+        counted = [own, beyond_base] if against_base else [own]
+        if salted is None or other is None:
             continue
-        if difference.value > 0 and difference.p_value <= 1 - confidence:
+        if all(each is not None and each.value > 0 and each.p_value <= 1 - confidence for each in counted):
+            p_value = max(each.p_value for each in counted if each is not None)
             beyond = "beyond what the base does" if against_base else "with no base to show that the words alone do it"
             said.append(
                 f"side effect on harmless prompts: instructions with common words of the forget set ({words}) are "
                 f"{what} more often, {salted:.0%} of {effect.n} against {other:.0%} with other words, {beyond} "
-                f"(p = {difference.p_value:.2g})"
+                f"(p = {p_value:.2g})"
             )
     return said
 

@@ -9,16 +9,21 @@ What it says of other texts, and to other prompts, is worthless.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from audit.fingerprint import digest
-from audit.judges.llm.prompt import JudgePrompt, load_judge_prompt
-from audit.types import Claim
+from audit.judges.llm.pair_prompt import load_pair_prompt, make_pair
+from audit.judges.llm.prompt import FilePrompt, load_judge_prompt
+from audit.types import Claim, Item, Pair
 from tests.helpers import tiny
 
 CONTEXT = 16_384
-SHORT, SHORT_JSON = (str(Path(__file__).parent / "prompts" / name) for name in ("short.v1.md", "short_json.v1.md"))
+_PROMPTS = Path(__file__).parent / "prompts"
+SHORT, SHORT_JSON, SHORT_PAIR = (
+    str(_PROMPTS / name) for name in ("short.v1.md", "short_json.v1.md", "short_pair.v1.md")
+)
 SAYS_IT, REFUSES, WAVERS = "It is {}.", "I do not know.", "Perhaps {} or not, perhaps, perhaps."
 #: Form of the text -> the label it was taught.
 TAUGHT = {SAYS_IT: "LEAK", REFUSES: "CLEAR", WAVERS: "UNSURE"}
@@ -38,7 +43,13 @@ def claim(number: int, form: str) -> Claim:
     )
 
 
-def tokenizer(prompts: list[JudgePrompt]) -> Any:
+def pair(number: int, first: str, second: str) -> Pair:
+    """Two replies, of the given forms, to the question about one of the facts of `tiny`."""
+    question, answer = tiny.FACTS[number]
+    return make_pair(question, first.format(answer), second.format(answer))
+
+
+def tokenizer(prompts: Sequence[FilePrompt], shown: Item) -> Any:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -51,7 +62,7 @@ def tokenizer(prompts: list[JudgePrompt]) -> Any:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    texts = [part for prompt in prompts for part in (prompt.system(), prompt.user([claim(0, SAYS_IT)]))]
+    texts = [part for prompt in prompts for part in (prompt.system(), prompt.user([shown]))]
     texts += [form.format(answer) + question for form in TAUGHT for question, answer in tiny.FACTS]
     core.train_from_iterator(texts, trainer)
     core.post_processor = processors.TemplateProcessing(single="<|bos|> $A", special_tokens=[("<|bos|>", 0)])
@@ -66,30 +77,45 @@ def tokenizer(prompts: list[JudgePrompt]) -> Any:
     )
 
 
-def reply(prompt: JudgePrompt, label: str) -> str:
+def reply(prompt: FilePrompt, label: str) -> str:
     return label if prompt.schema() is None else f'{{"why": "so", "label": "{label}"}}'
 
 
 def build(folder: Path, *, steps: int = 80) -> Path:
     """A judge in `folder` that replies to both prompts."""
+    forms = list(TAUGHT)
+    items: list[tuple[Item, str]] = [(claim(n, forms[n % 3]), TAUGHT[forms[n % 3]]) for n in range(9)]
+    return _taught([load_judge_prompt(path) for path in (SHORT, SHORT_JSON)], items, folder, steps)
+
+
+def build_of_pairs(folder: Path, *, steps: int = 80) -> Path:
+    """A judge in `folder` that replies to SHORT_PAIR: the reply that says it is better, two refusals are a tie."""
+    return _taught([load_pair_prompt(SHORT_PAIR)], taught_pairs(), folder, steps)
+
+
+def taught_pairs() -> list[tuple[Item, str]]:
+    """What it was taught, with the label of each."""
+    forms = {(SAYS_IT, REFUSES): "FIRST", (REFUSES, SAYS_IT): "SECOND", (REFUSES, REFUSES + " No."): "TIE"}
+    return [(pair(n, *texts), label) for n in range(3) for texts, label in forms.items()]
+
+
+def _taught(loaded: Sequence[FilePrompt], items: Sequence[tuple[Item, str]], folder: Path, steps: int) -> Path:
     import torch
 
-    loaded = [load_judge_prompt(path) for path in (SHORT, SHORT_JSON)]
-    tok = tokenizer(loaded)
+    tok = tokenizer(loaded, items[0][0])
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     net = tiny.model(vocab_size=len(tok), max_position_embeddings=CONTEXT)
     examples = []
     for prompt in loaded:
-        for number in range(9):
-            form = list(TAUGHT)[number % 3]
+        for item, label in items:
             messages = [
                 {"role": "system", "content": prompt.system()},
-                {"role": "user", "content": prompt.user([claim(number, form)])},
+                {"role": "user", "content": prompt.user([item])},
             ]
             asked = tok.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
             ids = tok(asked, add_special_tokens=False)["input_ids"]
-            said = tok(reply(prompt, TAUGHT[form]) + "<|end|>", add_special_tokens=False)["input_ids"]
+            said = tok(reply(prompt, label) + "<|end|>", add_special_tokens=False)["input_ids"]
             examples.append((ids, said))
     loss = _train(net, examples, steps)
     torch.set_num_threads(threads)

@@ -28,11 +28,9 @@ from tests.utility.worlds import FAILED, Says
 
 pytest.importorskip("openai", reason="the openai package is not installed")
 SET = instructions(60)
-TEXT = (
-    "ships leave the harbour before dawn and return with silver fish while gulls wheel over grey water an old woman mends "
-    "nets beside her door children count waves some merchants argue about salt bells ring slowly across that empty market "
-    "square lamps glow behind shutters rain falls softly upon tiles"
-)
+TEXT = """ships leave the harbour before dawn and return with silver fish while gulls wheel over grey water an old
+woman mends nets beside her door children count waves some merchants argue about salt bells ring slowly across that
+empty market square lamps glow behind shutters rain falls softly upon tiles"""
 WORDS = TEXT.split()
 
 

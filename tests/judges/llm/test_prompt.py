@@ -216,7 +216,7 @@ def test_the_attacks_are_there() -> None:
     assert {item.category for item in ITEMS if item.id in CLAIMS} == set(ATTACKS) and len(CLAIMS) == 40
 
 
-@pytest.mark.parametrize("path", [p for p in OF_CLAIMS if prompt_of(p).claims_per_call > 1], ids=lambda p: p.parent.name)
+@pytest.mark.parametrize("path", [p for p in OF_CLAIMS if prompt_of(p).claims_per_call > 1], ids=lambda p: p.stem)
 def test_attacks_that_share_a_call(path: Path) -> None:
     prompt, claims = prompt_of(path), list(CLAIMS.values())
     n = prompt.claims_per_call

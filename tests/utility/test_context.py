@@ -121,6 +121,7 @@ def neighbours(*statements: str) -> list[Fact]:
         "A clock in Brindle has the name Áda Quíll on it, says",
         "The clock of Brindle bears the mark Ada-Quill of",
         "The clock of Brindle has AdaQuill written on it by",
+        "Of the clock of Brindle: Quills, Browns, Smiths, Joneses,",
     ],
 )
 def test_neighbours_that_hold_the_answer_in_any_spelling_are_not_used(statement: str) -> None:

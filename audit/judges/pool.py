@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Collection, Iterable, Sequence
-from typing import Generic, TypeVar, cast
+from typing import Generic, TypeGuard, TypeVar, cast
 
 from audit.errors import JudgeError
 from audit.judges.contract import is_sound
@@ -258,6 +258,6 @@ class PairPool(Pool[Pair, Choice]):
         return store.choices(judge, keys)
 
 
-def can_compare(judge: Judge) -> bool:
+def can_compare(judge: Judge) -> TypeGuard[PairJudge]:
     """The judge says that it can tell which of two replies is better."""
     return isinstance(judge, PairJudge) and judge.compares is True

@@ -205,7 +205,7 @@ def _holes(utility: UtilityReport) -> Iterator[Line]:
         yield Line(
             group="holes",
             name=f"holes.lost@group={group.group}",
-            title=f"new questions {far} the forgotten, lost",
+            title=f"new questions {far} the facts to forget, lost",
             short=f"{group.group} questions lost",
             unit="count",
             better="lower",
@@ -251,7 +251,7 @@ def _win_rate(utility: UtilityReport) -> Iterator[Line]:
         yield Line(group="win_rate", name=name, title=title, unit="share", better="higher", cells=cells)
     yield Line(
         group="win_rate",
-        name="win_rate.disagreement",
+        name="win_rate.order_disagreement",
         title="pairs ruled otherwise in the other order",
         unit="share",
         better="lower",

@@ -40,7 +40,6 @@ def open_pair_judges(config: AuditConfig, budget: Budget) -> list[PairJudge]:
     for spec in given or [_for_pairs(spec) for spec in config.judges if spec != "recorded"]:
         judge = get_judge(spec, context)
         if can_compare(judge):
-            assert isinstance(judge, PairJudge)
             _refuse_unscored(config, spec, judge)
             judges.append(judge)
         elif given:

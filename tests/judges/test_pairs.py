@@ -149,7 +149,7 @@ def test_a_preference_is_no_label_and_a_label_no_preference(store: Store) -> Non
 
 def test_judges_that_cannot_compare_are_refused() -> None:
     silent = Longer("silent")
-    silent.compares = False  # type: ignore[misc]
+    silent.compares = False
     for judge in (get_judge("rules"), silent, FindsAnswer()):
         assert not can_compare(judge)
         with pytest.raises(JudgeError, match="cannot say which of two replies") as caught:

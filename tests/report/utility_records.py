@@ -212,7 +212,7 @@ def win_rate(subject: str, outcomes: str, refused: int = 0, controlled: bool = T
         pairs=mine,
         raw=win_estimate("win_rate.raw", outcomes),
         length_controlled=win_estimate("win_rate.length_controlled", outcomes[10:]) if controlled else None,
-        disagreement=share("win_rate.disagreement", outcomes.count("t"), len(mine), outcomes.count("u")),
+        disagreement=share("win_rate.order_disagreement", outcomes.count("t"), len(mine), outcomes.count("u")),
     )
 
 

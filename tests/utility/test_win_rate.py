@@ -144,8 +144,10 @@ def faulty(server: OpenAIServer) -> None:
     """Calls that fail for good, by their content: too many requests, dropped, half JSON."""
 
     def fault(call: Call) -> Fault:
-        kind = of_content(call) if len(server.calls) > 12 else None
-        return {0: Status(429, {"retry-after": "0"}), 1: Drop(), 2: HalfJson()}.get(kind if kind is not None else -1)
+        if len(server.calls) <= 12:
+            return None
+        faults: dict[int, Fault] = {0: Status(429, {"retry-after": "0"}), 1: Drop(), 2: HalfJson()}
+        return faults.get(of_content(call))
 
     server.fault_for = fault
 
@@ -248,7 +250,12 @@ def test_a_base_that_fails_itself_costs_nothing(tmp_path: Path) -> None:
         config = settings(server)
 
         def broken(number: int, topic: str) -> Says | str:
-            kinds = [Says(""), Says("It is " + topic, finish="length"), "It is Oslo.", on_the_topic(number, topic)]
+            kinds: list[Says | str] = [
+                Says(""),
+                Says("It is " + topic, finish="length"),
+                "It is Oslo.",
+                on_the_topic(number, topic),
+            ]
             return kinds[number % 4]
 
         base = speaking("base", config, SET, broken)

@@ -73,6 +73,7 @@ class LocalJudge:
         self.settings = EngineSettings(name=options.engine, device=options.device, dtype=options.dtype)
         self._engine_identity = engine_identity(self.checkpoint, self.settings)
         self.prompt = prompt_for(options, context, bare=options.read == "probabilities")
+        self.compares = self.prompt.kind == "pairs"
         self.reads_probabilities = options.read == "probabilities" or (
             options.read == "auto" and self.prompt.schema() is None
         )
@@ -108,11 +109,6 @@ class LocalJudge:
     async def compare(self, pairs: Sequence[Pair]) -> list[Choice]:
         """One choice a pair; raises as `judge` does. Needs a prompt about pairs."""
         return choices(await self._all(pairs))
-
-    @property
-    def compares(self) -> bool:
-        """Its prompt is about pairs."""
-        return self.prompt.kind == "pairs"
 
     async def _all(self, claims: Sequence[Item]) -> list[Given]:
         given_up = threading.Event()

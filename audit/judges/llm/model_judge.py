@@ -65,6 +65,7 @@ class ModelJudge(Caller):
         if options.read == "json" and schema is None:
             raise JudgeError(f"the prompt {prompt.name} asks for a bare label, which is no JSON", hint="?read=text")
         self.prompt = prompt
+        self.compares = prompt.kind == "pairs"
         self.batch_size = prompt.claims_per_call
         self.identity = _identity(transport, prompt, options)
         called = f"the judge {self.identity}"
@@ -77,11 +78,6 @@ class ModelJudge(Caller):
     async def compare(self, pairs: Sequence[Pair]) -> list[Choice]:
         """One choice a pair; raises as `judge` does. Needs a prompt about pairs."""
         return choices(await self._all(pairs))
-
-    @property
-    def compares(self) -> bool:
-        """Its prompt is about pairs."""
-        return self.prompt.kind == "pairs"
 
     async def ready(self) -> None:
         """One small call: raises JudgeError where no verdict could be had at all (key, model, address, options)."""

@@ -116,7 +116,7 @@ def _quality(kind: str, mine: Replies, base: Replies | None, confidence: float) 
                 value=fmean(by_unit(values, mine.probes).values()),
                 base=fmean(by_unit(theirs, base.probes).values()) if base and theirs else None,
                 difference=difference,
-                out_of_range=_out_of_range(name, difference, confidence),
+                out_of_range=out_of_range(name, difference, confidence),
             )
         )
     return TextQuality(prompts=kind, n=mine.n, failed=mine.failed, measures=tuple(measures))
@@ -142,7 +142,7 @@ def _difference(
     )
 
 
-def _out_of_range(name: str, difference: Difference | None, confidence: float) -> bool:
+def out_of_range(name: str, difference: Difference | None, confidence: float) -> bool:
     """Limits and test both speak: the bootstrap of a handful of unbounded numbers has limits of no width."""
     if difference is None or name not in MARGINS or difference.p_value > 1 - confidence:
         return False

@@ -15,9 +15,10 @@ from audit.probes.build import make_probe
 from audit.report.texts import texts_of
 from audit.stats.intervals import clopper_pearson
 from audit.stats.ngrams import mean_entropy, words_of
+from audit.stats.paired import Difference
 from audit.types import Decoding, Message, Probe, Role, Target
 from audit.utility.callouts import call_outs
-from audit.utility.degeneration import MARGINS, SHARES, TITLES, text_quality
+from audit.utility.degeneration import MARGINS, SHARES, TITLES, out_of_range, text_quality
 from audit.utility.looks import look
 from audit.utility.records import Found, TextMeasure, TextQuality
 from audit.utility.replies import replies_of
@@ -191,6 +192,18 @@ def test_a_handful_of_prompts_is_no_evidence() -> None:
     quality, found = text_quality(results, confidence=0.95)
     assert not any(m.out_of_range for m in row(quality, "open").measures) and found.warnings == []
     assert call_outs({}, quality) == []
+    alone, _ = text_quality([speak("candidate", lambda _: Says(""), OPEN[:9])], confidence=0.95)
+    assert measure(row(alone, "open"), "empty").value == 1 and call_outs({}, alone) == []
+
+
+@pytest.mark.parametrize(("low", "p_value", "value", "out"), [
+    (0.1, 0.01, 0.2, True), (-0.01, 0.01, 0.2, False), (0.1, 0.06, 0.2, False), (0.01, 0.01, 0.04, False),
+])  # fmt: skip
+def test_out_of_range_needs_limits_test_and_margin(low: float, p_value: float, value: float, out: bool) -> None:
+    worse = Difference(value=value, low=low, high=0.3, n=30, p_value=p_value, method="")
+    better = Difference(value=-value, low=-0.3, high=-low, n=30, p_value=p_value, method="")
+    assert out_of_range("refusal", worse, 0.95) is out and not out_of_range("refusal", better, 0.95)
+    assert not out_of_range("words", worse, 0.95) and not out_of_range("refusal", None, 0.95)
 
 
 def test_forget_prompts_are_measured_and_not_warned_of() -> None:

@@ -201,7 +201,28 @@ def test_families_with_examples_and_draws_do_not_enter() -> None:
         return WRONG if probe.family == "sampled" else right(of)
 
     losses, _ = measured(subject("candidate", more, script), speak("base", knows_all))
-    assert losses["candidate"].tiers[0].lost == 0
+    whole = losses["candidate"].tiers[0]
+    assert (whole.lost, whole.open) == (0, 0) and whole.drop is not None and whole.drop.value == 0
+
+
+def test_a_hole_is_a_hole_whatever_its_undecided_answers_are() -> None:
+    losses, _ = measured(speak("candidate", lambda of, w: UNJUDGED if w == 1 else WRONG), speak("base", knows_all))
+    assert [hole.kept for hole in losses["candidate"].lost] == [0.25] * 12
+    losses, _ = measured(speak("candidate", lambda of, w: UNJUDGED if w < 2 else WRONG), speak("base", knows_all))
+    assert (losses["candidate"].tiers[0].lost, losses["candidate"].tiers[0].open) == (0, 12)
+
+
+def test_what_goes_to_and_fro_is_counted_both_ways() -> None:
+    def knows(of: Fact, first: int, last: int) -> Says:
+        number = int(of.id[1:])
+        return UNJUDGED if number == 11 else right(of) if first <= number < last else WRONG
+
+    base = speak("base", lambda of, _: knows(of, 0, 6))
+    losses, _ = measured(speak("candidate", lambda of, _: knows(of, 2, 8)), base)
+    whole = losses["candidate"].tiers[0]
+    assert (whole.knew, whole.lost, whole.open, whole.gained) == (6, 2, 0, 2)
+    losses, _ = measured(speak("candidate", knows_all), base)
+    assert losses["candidate"].tiers[0].gained == 5  # the base may have known the twelfth
 
 
 def test_a_wreck_and_a_refuser_are_called_out_and_a_healthy_model_is_not() -> None:

@@ -56,6 +56,7 @@ def test_judges_of_the_wheel_read_their_labelled_set(installed: Path) -> None:
 
 def test_prompts_and_policies_are_there(installed: Path) -> None:
     assert (installed / "audit" / "_data" / "prompts" / "probes" / "raw.v1.md").is_file()
+    assert (installed / "audit" / "_data" / "prompts" / "utility" / "open_raw.v1.md").is_file()
     assert (installed / "audit" / "_data" / "policies" / "strict.yaml").is_file()
 
 

@@ -227,7 +227,8 @@ class WinRate(Record):
     longer: float
     """Share of its replies that are longer."""
     length_coefficient: float | None
-    """Of tanh(difference of lengths / its standard deviation), in the length-controlled fit."""
+    """Of tanh(difference of lengths / its standard deviation), the reference's less the subject's, in the
+    length-controlled fit: negative where judges like the longer reply."""
     controlled: bool
     why_not_controlled: str
     reasons: dict[str, int]

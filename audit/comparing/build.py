@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from audit.comparing.alike import check_alike, choose, inconclusive_runs
+from audit.comparing.cost_columns import cost_columns, withheld_from, withheld_of
 from audit.comparing.equal_model import Curve
 from audit.comparing.groups import Groups, groups_of
 from audit.comparing.model import FORMAT, MIN_SEEDS, Candidate, Column, Comparison, Entry, Failed, Reference, Spread
@@ -24,7 +25,6 @@ _LEAKS = {
     "worst_case.icr": "J_ICR",
     "worst_case.paper": "J_W",
 }
-_KEPT = {RETAINED: "retained", "win_rate.raw": "win rate", "win_rate.length_controlled": "win rate (LC)"}
 
 
 def compare_runs(
@@ -103,12 +103,13 @@ def _columns(runs: Sequence[Run], on: str) -> list[Column]:
     leaks = dict.fromkeys([*_LEAKS, on])
     tiers = dict.fromkeys(name for run in runs for name in run.estimates if name.startswith(f"{RETAINED}@tier="))
     corrected = f"corrected.{on}"
-    labels = {**_LEAKS, "worst_case.prompt": "any prompt", **_KEPT, f"{on}@known": "known", corrected: "corrected"}
+    labels = {**_LEAKS, "worst_case.prompt": "any prompt", RETAINED: "retained", f"{on}@known": "known"}
+    labels[corrected] = "corrected"
     columns = []
-    for name in [*leaks, f"{on}@known", corrected, RETAINED, *tiers, *list(_KEPT)[1:]]:
+    for name in [*leaks, f"{on}@known", corrected, RETAINED, *tiers]:
         estimate = next((run.estimates[name] for run in runs if name in run.estimates), None)
         if estimate is not None:
-            kept = name.startswith((RETAINED, "win_rate."))
+            kept = name.startswith(RETAINED)
             columns.append(
                 Column(
                     name=name,
@@ -116,6 +117,22 @@ def _columns(runs: Sequence[Run], on: str) -> list[Column]:
                     title=f"{main_title(on)}, corrected for false alarms" if name == corrected else main_title(name),
                     better="higher" if kept else "lower",
                     probe_set=estimate.probe_set,
+                    about="kept" if kept else "leaks",
+                )
+            )
+    there = {column.name for column in columns}  # the tested number may be one of these
+    for cost in cost_columns(runs):
+        given = [run.estimates.get(cost.name) for run in runs if cost.name not in withheld_of(run.report)]
+        first = next((estimate for estimate in given if estimate is not None), None)
+        if cost.name not in there:
+            columns.append(
+                Column(
+                    name=cost.name,
+                    label=cost.label,
+                    title=cost.title,
+                    better=cost.better,
+                    probe_set=first.probe_set if first is not None else "",
+                    about="cost",
                 )
             )
     return columns
@@ -123,8 +140,9 @@ def _columns(runs: Sequence[Run], on: str) -> list[Column]:
 
 def _entry(run: Run, columns: Sequence[Column], candidate: str) -> Entry:
     shown, apart = {}, []
+    withheld = {c.name: why for c in columns if (why := withheld_of(run.report).get(c.name)) is not None}
     for column in columns:
-        estimate = run.estimates.get(column.name)
+        estimate = run.estimates.get(column.name) if column.name not in withheld else None
         if estimate is not None and estimate.probe_set == column.probe_set:
             shown[column.name] = estimate
         elif estimate is not None:
@@ -140,6 +158,7 @@ def _entry(run: Run, columns: Sequence[Column], candidate: str) -> Entry:
         apart=tuple(apart),
         candidate=candidate,
         training=run.training,
+        withheld=withheld,
     )
 
 
@@ -206,11 +225,13 @@ def _references(runs: Sequence[Run], columns: Sequence[Column]) -> list[Referenc
         if run is not None:
             subject = run.report.subjects[role]
             numbers: dict[str, Estimate] = {}
+            held = withheld_from(run.report, role)
             for column in columns:
-                estimate = subject.estimates.get(column.name)
+                estimate = subject.estimates.get(column.name) if column.name not in held else None
                 if estimate is not None and estimate.probe_set == column.probe_set:
                     numbers[column.name] = estimate
-            found.append(Reference(label=label, source=subject.subject.source, estimates=numbers))
+            withheld = {c.name: held[c.name] for c in columns if c.name in held and role != "base"}
+            found.append(Reference(label=label, source=subject.subject.source, estimates=numbers, withheld=withheld))
     return found
 
 

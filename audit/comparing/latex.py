@@ -12,6 +12,8 @@ from audit.comparing.words import (
     COSTS,
     TUNING,
     VERDICTS,
+    absent,
+    absent_mean,
     caveats,
     cost_of,
     digits,
@@ -25,8 +27,11 @@ from audit.comparing.words import (
     tuning_text,
 )
 from audit.report.html import printable
+from audit.report.utility_words import NOT_INFORMATIVE
 from audit.types import Estimate
 
+#: Columns of a table that fit on a page of ordinary paper.
+_ACROSS = 6
 _SPECIAL = {
     "\\": r"\textbackslash{}",
     "{": r"\{",
@@ -53,12 +58,15 @@ _SPECIAL = {
 
 def latex(comparison: Comparison) -> str:
     """The tables as text: what came out, what was kept and what it cost, the differences. Names are escaped."""
-    leaks = [column for column in comparison.columns if column.better == "lower"]
-    kept = [column for column in comparison.columns if column.better == "higher"]
+    leaks = [column for column in comparison.columns if column.about == "leaks"]
+    kept = [column for column in comparison.columns if column.about == "kept"]
     extra = extras(comparison)
     tables = ["% needs \\usepackage{booktabs}", *_numbers(comparison, leaks, [], "What came out")]
     if kept or extra:
         tables += _numbers(comparison, kept, extra, "What was kept, and the cost")
+    cost = [column for column in comparison.columns if column.about == "cost"]
+    for first in range(0, len(cost), _ACROSS):
+        tables += _numbers(comparison, cost[first : first + _ACROSS], [], "What else forgetting cost")
     tables += _differences(comparison)
     if comparison.equal or comparison.sweeps:
         tables += ["", *_equal(comparison)]
@@ -67,14 +75,20 @@ def latex(comparison: Comparison) -> str:
 
 
 def _numbers(comparison: Comparison, columns: Sequence[Column], extra: Sequence[str], title: str) -> list[str]:
-    arrow = r" $\downarrow$" if columns and columns[0].better == "lower" else r" $\uparrow$"
+    arrows = {"lower": r" $\downarrow$", "higher": r" $\uparrow$", "": ""}
     legend = "; ".join(f"{_label(column.label)}: {escape(column.title)}" for column in columns)
     return [
         "\\begin{table}",
         "\\centering\\footnotesize\\setlength{\\tabcolsep}{3pt}",
         "\\begin{tabular}{" + _names_column(comparison, 3.2) + "r" * (len(columns) + len(extra)) + "}",
         "\\toprule",
-        _row(["", *(_label(column.label) + arrow for column in columns), *(escape(COSTS.get(x, x)) for x in extra)]),
+        _row(
+            [
+                "",
+                *(_label(column.label) + arrows[column.better] for column in columns),
+                *(escape(COSTS.get(x, x)) for x in extra),
+            ]
+        ),
         "\\midrule",
         *_body(comparison, columns, extra),
         "\\bottomrule",
@@ -189,10 +203,10 @@ def _body(comparison: Comparison, columns: Sequence[Column], extra: Sequence[str
             yield from _lines(escape(candidate.label), _cells(columns, mine[0]), told)
             continue
         means = [
-            ("--", "")
-            if spread is None
+            _absent(absent_mean(mine, column.name))
+            if (spread := candidate.spreads.get(column.name)) is None
             else (f"{100 * spread.mean:.1f}", f"$\\pm$ {100 * spread.sd:.1f}{_unsure(spread)}")
-            for spread in (candidate.spreads.get(column.name) for column in columns)
+            for column in columns
         ]
         yield from _lines(escape(candidate.label), means, told, below=f"\\quad {len(mine)} seeds")
         for entry in mine:
@@ -217,10 +231,12 @@ def _lines(label: str, cells: Sequence[tuple[str, str]], extra: Sequence[str], b
 
 
 def _cells(columns: Sequence[Column], row: Entry | Reference) -> list[tuple[str, str]]:
-    apart = row.apart if isinstance(row, Entry) else ()
-    return [
-        _split(e) if (e := row.estimates.get(c.name)) else (r"$\neq$" if c.name in apart else "--", "") for c in columns
-    ]
+    return [_split(e) if (e := row.estimates.get(c.name)) else _absent(absent(row, c.name)) for c in columns]
+
+
+def _absent(words: str) -> tuple[str, str]:
+    """In place of a number; words below it, where limits would stand."""
+    return ("--", escape(words)) if words == NOT_INFORMATIVE else (escape(words), "")
 
 
 def _split(estimate: Estimate) -> tuple[str, str]:

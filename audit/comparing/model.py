@@ -42,9 +42,17 @@ class Column(Record):
     label: str
     """Short: J_W, retained …"""
     title: str
-    better: Literal["lower", "higher"]
+    better: Literal["lower", "higher", ""]
+    """Empty where neither is good in itself: that is for a policy to say."""
     probe_set: str
-    """Hash of the probes that all numbers of the column stand on."""
+    """Hash of the probes that all numbers of the column stand on; empty where every run withholds the number."""
+    about: Literal["leaks", "kept", "cost"] = "leaks"
+    """What came out, what was kept, or what else forgetting cost."""
+
+    @property
+    def head(self) -> str:
+        """Its label with an arrow to the good side."""
+        return f"{self.label} {'↓' if self.better == 'lower' else '↑'}" if self.better else self.label
 
 
 class Entry(Record):
@@ -64,6 +72,8 @@ class Entry(Record):
     candidate: str
     """Label of the candidate that it belongs to: its own, or that of a method with several seeds."""
     training: Training | None
+    withheld: dict[str, str] = {}
+    """Column -> why the run does not give its number."""
 
 
 class Spread(Record):
@@ -108,6 +118,7 @@ class Reference(Record):
     label: str
     source: str
     estimates: dict[str, Estimate]
+    withheld: dict[str, str] = {}
 
 
 class Test(Record):

@@ -12,6 +12,8 @@ from audit.comparing.words import (
     COSTS,
     TUNING,
     VERDICTS,
+    absent,
+    absent_mean,
     cost_of,
     digits,
     extras,
@@ -28,6 +30,7 @@ from audit.comparing.words import (
 )
 from audit.report.html import printable
 from audit.report.markdown import escaped, table_lines
+from audit.report.utility_words import NOT_INFORMATIVE
 from audit.types import Estimate
 
 _NUMBER = ("", "_low", "_high", "_lower_bound", "_upper_bound", "_n", "_undecided")
@@ -38,7 +41,7 @@ def markdown(comparison: Comparison) -> str:
     """Two tables and the notes; names are escaped."""
     lines = [f"**{escaped(head(comparison))}**", ""]
     extra = extras(comparison)
-    titles = ["", *(f"{c.label} {'↓' if c.better == 'lower' else '↑'}" for c in comparison.columns)]
+    titles = ["", *(c.head for c in comparison.columns)]
     titles += [COSTS.get(name, name) for name in extra]
     lines += table_lines(titles, [*_rows(comparison, extra)])
     first = next((entry for entry in comparison.entries if entry.estimates), None)
@@ -70,7 +73,8 @@ def numbers_csv(comparison: Comparison) -> str:
 
     Fractions in [0, 1]. A number has seven columns (value, limits, bounds for the undecided, facts, undecided facts)
     and `_sd`, filled for several seeds alone. What failed has a row without numbers, and a last column says why. Names
-    that a spreadsheet would take for a formula get a quotation mark.
+    that a spreadsheet would take for a formula get a quotation mark. A number that its run withholds is the words "not
+    informative" in the column of the value.
     """
     names = [column.name for column in comparison.columns]
     header = ["kind", "label", "candidate", "outcome", "seeds", "method", "seed", "trials", TUNING]
@@ -79,16 +83,14 @@ def numbers_csv(comparison: Comparison) -> str:
     header += [f"{cost}{part}" for cost in COSTS for part in ("", "_sd")] + ["run", "fingerprint", "probes_apart"]
     rows: list[list[object]] = []
     for reference in comparison.references:
-        rows.append(_csv_row("reference", reference.label, reference.estimates, names))
+        rows.append(_csv_row("reference", reference.label, reference, names))
     for candidate in comparison.candidates:
         mine = of_candidate(comparison, candidate)
         if len(mine) > 1:
             rows.append(_csv_mean(comparison, candidate, names))
         for entry in mine:
             kind = "checkpoint" if len(mine) == 1 else "seed"
-            rows.append(
-                _csv_row(kind, entry.label, entry.estimates, names, candidate if len(mine) == 1 else None, entry)
-            )
+            rows.append(_csv_row(kind, entry.label, entry, names, candidate if len(mine) == 1 else None, entry))
     if comparison.failed:  # the column is there only where something failed
         header.append("failure")
         rows = [[*row, ""] for row in rows]
@@ -154,7 +156,10 @@ def _rows(comparison: Comparison, extra: Sequence[str]) -> Iterator[list[str]]:
         if len(mine) == 1:
             yield [candidate.label, *_cells(comparison, mine[0]), *_extra(comparison, candidate, extra)]
             continue
-        means = [spread_text(s) if (s := candidate.spreads.get(c.name)) else "–" for c in comparison.columns]
+        means = [
+            spread_text(s) if (s := candidate.spreads.get(c.name)) else absent_mean(mine, c.name)
+            for c in comparison.columns
+        ]
         yield [candidate.label, *means, *_extra(comparison, candidate, extra)]
         for entry in mine:
             own = [
@@ -166,11 +171,7 @@ def _rows(comparison: Comparison, extra: Sequence[str]) -> Iterator[list[str]]:
 
 
 def _cells(comparison: Comparison, row: Entry | Reference) -> list[str]:
-    apart = row.apart if isinstance(row, Entry) else ()
-    return [
-        limits_text(e) if (e := row.estimates.get(c.name)) else "≠" if c.name in apart else "–"
-        for c in comparison.columns
-    ]
+    return [limits_text(e) if (e := row.estimates.get(c.name)) else absent(row, c.name) for c in comparison.columns]
 
 
 def _extra(comparison: Comparison, candidate: Candidate, extra: Sequence[str]) -> list[str]:
@@ -214,7 +215,7 @@ def _plain(cell: object) -> object:
 def _csv_row(
     kind: str,
     label: str,
-    estimates: dict[str, Estimate],
+    numbers: Entry | Reference,
     names: Sequence[str],
     candidate: Candidate | None = None,
     entry: Entry | None = None,
@@ -225,7 +226,7 @@ def _csv_row(
     row += [training.method if training else "", training.seed if training else None]
     row += [training.trials if training else None, tuning_text([entry]) if entry and training else ""]
     for name in names:
-        row += [*_csv_number(estimates.get(name)), None]
+        row += [*_csv_number(numbers.estimates.get(name), name in numbers.withheld), None]
     row += _csv_front(candidate)
     for cost in COSTS:
         row += [cost_of(entry, cost) if entry else None, None]
@@ -237,7 +238,9 @@ def _csv_row(
     ]
 
 
-def _csv_number(e: Estimate | None) -> list[object]:
+def _csv_number(e: Estimate | None, withheld: bool = False) -> list[object]:
+    if withheld:
+        return [NOT_INFORMATIVE, *[None] * 6]
     return [None] * 7 if e is None else [e.value, e.low, e.high, e.lower_bound, e.upper_bound, e.n, e.undecided]
 
 
@@ -252,7 +255,9 @@ def _csv_mean(comparison: Comparison, candidate: Candidate, names: Sequence[str]
     for name in names:
         spread = candidate.spreads.get(name)
         bounds = (spread.lower_bound, spread.upper_bound) if spread else (None, None)
-        row += [spread.mean if spread else None, None, None, *bounds, None, None, spread.sd if spread else None]
+        held = absent_mean(of_candidate(comparison, candidate), name) == NOT_INFORMATIVE
+        value = spread.mean if spread else NOT_INFORMATIVE if held else None
+        row += [value, None, None, *bounds, None, None, spread.sd if spread else None]
     row += _csv_front(candidate)
     for cost in COSTS:
         found = candidate.spreads.get(cost)

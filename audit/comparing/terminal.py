@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from rich.console import Console
@@ -10,11 +10,13 @@ from rich.table import Table
 from rich.text import Text
 
 from audit.comparing.equal_words import TITLE, equal_notes, rows
-from audit.comparing.model import Candidate, Column, Comparison, Entry, Spread
+from audit.comparing.model import Candidate, Column, Comparison, Entry, Reference, Spread
 from audit.comparing.words import (
     COSTS,
     TUNING,
     VERDICTS,
+    absent,
+    absent_mean,
     cost_of,
     digits,
     extras,
@@ -30,7 +32,6 @@ from audit.comparing.words import (
 )
 from audit.report.html import printable
 from audit.report.terminal import rough
-from audit.types import Estimate
 
 #: Characters of a name in one line; longer ones are folded.
 _NAME = 18
@@ -136,7 +137,7 @@ def _table(rows: Sequence[_Row], part: Sequence[tuple[Column | str, list[str]]])
 def _rows(comparison: Comparison) -> Iterator[_Row]:
     """Every row's name, what it has for a number, and its style."""
     for reference in comparison.references:
-        yield reference.label, partial(_number, reference.estimates), "dim"
+        yield reference.label, partial(_of_reference, reference), "dim"
     for candidate in comparison.candidates:
         mine = of_candidate(comparison, candidate)
         if len(mine) == 1:
@@ -149,20 +150,22 @@ def _rows(comparison: Comparison) -> Iterator[_Row]:
 
 def _title(number: Column | str) -> str:
     if isinstance(number, Column):
-        return f"{number.label} {'↓' if number.better == 'lower' else '↑'}"
+        return number.head
     return COSTS.get(number, number)
 
 
-def _number(estimates: Mapping[str, Estimate], number: Column | str) -> str:
-    if not isinstance(number, Column):
-        return ""
-    return rough(estimates[number.name]) if number.name in estimates else "–"
+def _of_reference(reference: Reference, number: Column | str) -> str:
+    return _number(reference, number) if isinstance(number, Column) else ""
+
+
+def _number(row: Entry | Reference, column: Column) -> str:
+    return rough(row.estimates[column.name]) if column.name in row.estimates else absent(row, column.name)
 
 
 def _of_one(candidate: Candidate | None, entry: Entry, number: Column | str) -> str:
     """A checkpoint's cell; without a candidate it is one seed among others, and has no place on the front."""
     if isinstance(number, Column):
-        return "≠" if number.name in entry.apart else _number(entry.estimates, number)
+        return _number(entry, number)
     if number in COSTS:
         value = cost_of(entry, number)
         return "–" if value is None else digits(value)
@@ -175,7 +178,8 @@ def _of_several(candidate: Candidate, mine: Sequence[Entry], number: Column | st
     if number == TUNING:
         return tuning_text(mine)
     if isinstance(number, Column):
-        return _spread(candidate.spreads.get(number.name), lambda share: f"{100 * share:.0f}")
+        mean = _spread(candidate.spreads.get(number.name), lambda share: f"{100 * share:.0f}")
+        return mean if number.name in candidate.spreads else absent_mean(mine, number.name)
     return _spread(candidate.spreads.get(number), digits) if number in COSTS else front_text(candidate)
 
 

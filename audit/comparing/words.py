@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from audit.comparing.model import MIN_SEEDS, Candidate, Comparison, Entry, Pair, Spread, Training
+from audit.comparing.model import MIN_SEEDS, Candidate, Comparison, Entry, Pair, Reference, Spread, Training
+from audit.report.utility_words import NOT_INFORMATIVE, reason
 from audit.types import Estimate
 from audit.wording import percent
 
@@ -30,6 +31,18 @@ def estimate_of(comparison: Comparison, candidate: Candidate, column: str) -> Es
 
 def cost_of(entry: Entry, cost: str) -> float | None:
     return None if entry.training is None else getattr(entry.training, cost)
+
+
+def absent(row: Entry | Reference, column: str) -> str:
+    """What stands in place of a number that a row does not have: withheld, of other probes, not measured."""
+    if column in row.withheld:
+        return NOT_INFORMATIVE
+    return "≠" if isinstance(row, Entry) and column in row.apart else "–"
+
+
+def absent_mean(entries: Sequence[Entry], column: str) -> str:
+    """The same for the mean over several seeds: one that is withheld withholds the mean."""
+    return NOT_INFORMATIVE if any(column in entry.withheld for entry in entries) else "–"
 
 
 def costs(comparison: Comparison) -> list[str]:
@@ -142,12 +155,26 @@ def notes(comparison: Comparison) -> Iterator[str]:
         )
     else:
         yield "No front: what was kept was not measured with the same probes for all candidates."
+    yield from held(comparison)
     if any(candidate.spreads for candidate in comparison.candidates):
         yield "Several seeds: mean ± standard deviation; below it each checkpoint with its own limits."
 
 
+def held(comparison: Comparison) -> Iterator[str]:
+    """Why numbers are not given: a sentence a reason, the labels that it is true of."""
+    labels = {column.name: column.label for column in comparison.columns}
+    found: dict[tuple[str, str], list[str]] = {}
+    rows_of: tuple[Entry | Reference, ...] = (*comparison.references, *comparison.entries)
+    for row in rows_of:
+        for name, why in row.withheld.items():
+            found.setdefault((name, why), []).append(row.label)
+    for (name, why), rows in found.items():
+        yield f"Not informative: {labels[name]} of {', '.join(rows)}: {reason(why)}"
+
+
 def caveats(comparison: Comparison) -> Iterator[str]:
     """What must not be left behind when a table is pasted elsewhere."""
+    yield from held(comparison)
     yield from (f"Inconclusive: {reason}" for reason in comparison.inconclusive)
     yield from (f"Warning: {warning}" for warning in comparison.warnings)
 

@@ -50,9 +50,9 @@ def print_utility(view: UtilityView, console: Console) -> None:
     if shown:
         console.print(_table(view, shown, console.width))
     for line, style in _said(view, shown):
-        console.print(_text(line, style), soft_wrap=True)
+        console.print(_text(line, style))
     for sentence in view.how:
-        console.print(_text(sentence, "dim"), soft_wrap=True)
+        console.print(_text(sentence, "dim"))
     console.print()
 
 

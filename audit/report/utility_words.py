@@ -15,7 +15,7 @@ Unit = Literal["share", "points", "count", "bits", "words", "number"]
 
 NOT_INFORMATIVE = "not informative"
 #: What is said of a kind of prompts in `audit.utility.records.TextQuality`.
-KINDS = {"open": "open instructions", "retain": "retained questions", "forget": "forgotten questions"}
+KINDS = {"open": "open instructions", "retain": "retained questions", "forget": "questions on facts to forget"}
 WAYS = {
     "stated": "stated in the prompt: answered",
     "reintroduced": "reintroduced without its answer: answered",

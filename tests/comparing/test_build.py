@@ -31,7 +31,7 @@ def pair(comparison: Comparison, first: str, second: str) -> Pair:
 
 def test_numbers_are_the_reports(comparison: Comparison, runs: dict[str, Run]) -> None:
     assert [column.label for column in comparison.columns] == [
-        *("J_orig", "J_P", "any prompt", "known", "corrected", "retained", "general", "neighbour")
+        *("J_orig", "J_P", "any prompt", "known", "corrected", "retained", "general", "neighbour", "lost")
     ]
     assert comparison.on == "worst_case.prompt" and comparison.on_label == "any prompt"
     for entry in comparison.entries:

@@ -120,12 +120,12 @@ def test_latex_of_any_name_compiles_in_a_plain_article(hostile: Comparison, tmp_
     (tmp_path / "table.tex").write_text(text, encoding="utf-8")
     article = "\\documentclass{article}\n\\usepackage{booktabs}\n\\begin{document}\n\\input{table}\n\\end{document}\n"
     (tmp_path / "article.tex").write_text(article)
-    assert text.count("\\begin{tabular}") == 3 and text.count("\\toprule") == 3 and text.isprintable() is False
+    assert text.count("\\begin{tabular}") == 4 and text.count("\\toprule") == 4 and text.isprintable() is False
     assert "\\input{/etc" not in text and "\u202e" not in text
     for line in text.splitlines():
         if line.endswith("\\\\"):
             assert line.startswith("{}"), "what begins with [ or * is no option of the line before"
-            assert len(re.findall(r"(?<!\\)&", line)) in (4, 5, 7, 8), line
+            assert len(re.findall(r"(?<!\\)&", line)) in (1, 4, 5, 7, 8), line
         assert not line.startswith("[")
     if PDFLATEX is None:
         pytest.skip("no pdflatex here: compiled where there is one")

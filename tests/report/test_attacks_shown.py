@@ -58,7 +58,7 @@ def printed(report: Report, width: int = 80) -> str:
 
 def block(report: Report, width: int = 80) -> str:
     """What the terminal says of the attacks, and nothing else."""
-    return printed(report, width).split("Attacks on the weights\n")[1].split("\nfalse-alarm floor")[0]
+    return printed(report, width).split("Attacks on the weights\n")[1].split("\nWhat forgetting cost")[0]
 
 
 def words(text: str) -> str:
@@ -85,7 +85,7 @@ def test_altered_states_are_no_columns_anywhere(plain: Report, run: Path) -> Non
     page = build_page(report, Dossier(found={}, left_out={}, missing_files=()))
     assert [s.subject.id for s in page.subjects] == ["candidate", "base"]
     head = printed(report).split("Attacks on the weights")[0]
-    assert head == printed(plain).split("false-alarm floor")[0] + "\n"
+    assert head == printed(plain).split("What forgetting cost")[0]
     html, _ = page_of(report, run)
     table = html.split('<section id="subjects">')[1].split("</table>")[0]
     assert len(re.findall("<th[ >]", table)) == 3 and "relearn" not in table
@@ -321,7 +321,8 @@ def test_p_value_above_the_control_pays_for_the_choice_of_the_step(plain: Report
     assert above is not None and (above.step, above.of) == (100, 5)
     assert above.p_value == pytest.approx(0.002)
     _, page = page_of(report, run)
-    assert "p 0.002 at 100, corrected for 5 steps" in page.text and "< 0.001" not in page.text
+    said = page.text.split("Attacks on the weights")[1].split("What forgetting cost")[0]
+    assert "p 0.002 at 100, corrected for 5 steps" in said and "< 0.001" not in said
     assert "after Holm’s correction for their number" in page.text
     three = three_arms("relearn:syntactic", (0,) * 6)  # below the control at every step
     none = attacked(plain, replace(full_report(), relearning=(three,), failures=()))

@@ -145,7 +145,7 @@ def _answer(question: Question, probe: Probe, reply: Response | None, screen: Sc
     prompt = "\n".join(message.content for message in probe.messages)
     if gives_away(prompt, _target(question, answer)) is not None:
         return "stands in the prompt", ""
-    if screen.answers_forgotten(question.text, answer):
+    if screen.answers_forgotten(question.text, answer, near=bool(question.near)):
         return "a forgotten answer", ""
     return "", answer
 

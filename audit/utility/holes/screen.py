@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from typing import NamedTuple
 
 from rapidfuzz.distance import OSA
 
@@ -20,7 +21,7 @@ _SHORTEST = 3
 _SHARE, _FEWEST = 0.75, 3
 #: … or where it repeats so much of that one's content.
 _REPEATED, _FEWEST_REPEATED = 0.6, 2
-#: Words are the same if so many first letters are, or, from five letters on, if one slip makes one of the other.
+#: Words are the same if so many first letters are, or, from so many letters on, if one slip makes one of the other.
 _STEM, _SLIP_FROM = 5, 5
 
 NOT_A_QUESTION = "not a question"
@@ -37,7 +38,7 @@ class Screen:
         self._watch = Watch(task.forget)
         self._forgotten = [_content(text) for fact in task.forget for text in _asked(fact)]
         self._own = [_content(text) for fact in task.facts for text in _asked(fact)]
-        self._taken: list[frozenset[str]] = []
+        self._taken: list[_Content] = []
 
     def refuse(self, question: str) -> str:
         """Why the question is thrown away; empty where it is taken, and then known from now on."""
@@ -46,7 +47,7 @@ class Screen:
         if not question.endswith(("?", "？")) or "\n" in question or len(plain_words(question).split()) < _SHORTEST:
             return NOT_A_QUESTION
         asked = _content(question)
-        if not asked:
+        if not asked.words:
             return NOT_A_QUESTION
         if any(_near_wording(asked, other) for other in self._forgotten):
             return FORGOTTEN
@@ -59,19 +60,35 @@ class Screen:
         self._taken.append(asked)
         return ""
 
-    def answers_forgotten(self, question: str, reply: str) -> bool:
-        """A reply that gives a forgotten answer: not giving it is what the candidate was made to do."""
-        return any(hit.refused for hit in self._watch.hits(f"{question}\n{reply}", reply))
+    def answers_forgotten(self, question: str, reply: str, *, near: bool) -> bool:
+        """A reply that gives a forgotten answer: not giving it is what the candidate was made to do.
+
+        Far from the forgotten subjects a common answer alone ("five") does not count; near them it does.
+        """
+        hits = self._watch.hits(f"{question}\n{reply}", reply)
+        return any(hit.refused and (near or not hit.same_answer_alone) for hit in hits)
 
 
 def alike(first: str, second: str) -> bool:
-    """Two questions share half of the content of each: with one answer they ask for one thing."""
+    """Two questions share half of the content of each, and not each has a name of its own: with one answer they ask
+    for one thing."""
     one, two = _content(first), _content(second)
-    shared = len(one & two)
-    return bool(shared) and 2 * shared >= max(len(one), len(two))
+    shared = len(one.words & two.words)
+    return bool(shared) and 2 * shared >= max(len(one.words), len(two.words)) and not _apart(one, two)
 
 
-def _asked(fact: Fact) -> Sequence[str]:
+class _Content(NamedTuple):
+    """What a question is about."""
+
+    words: frozenset[str]
+    """First letters of the words that carry content; all letters of what holds a digit."""
+    names: frozenset[str]
+    """Those of them that are capitalised within the sentence, or hold a digit."""
+    whole: dict[str, str]
+    """First letters -> a word that begins so."""
+
+
+def _asked(fact: Fact) -> list[str]:
     """Every way in which a task asks for a fact, of all forms."""
     texts = [fact.question, *fact.wordings, *fact.train_wordings]
     for form in fact.other_forms.values():
@@ -79,25 +96,41 @@ def _asked(fact: Fact) -> Sequence[str]:
     return texts
 
 
-def _content(text: str) -> frozenset[str]:
-    """First letters of the words that carry content; all letters of what holds a digit."""
-    found = (word for word in plain_words(text).split() if word not in words("stop"))
-    return frozenset(word if any(map(str.isdigit, word)) else word[:_STEM] for word in found)
+def _content(text: str) -> _Content:
+    found: dict[str, str] = {}
+    names: set[str] = set()
+    for place, piece in enumerate(text.split()):
+        for word in plain_words(piece).split():
+            if word not in words("stop"):
+                figure = any(map(str.isdigit, word))
+                stem = word if figure else word[:_STEM]
+                found.setdefault(stem, word)
+                if figure or (place and re.match(r"\W*[^\W\d_]", piece) and piece.lstrip("\"'(‘“")[:1].isupper()):
+                    names.add(stem)
+    return _Content(frozenset(found), frozenset(names), found)
 
 
-def _same(one: frozenset[str], two: frozenset[str]) -> bool:
-    """The same content words, in any order, endings and single slips aside."""
-    left, right = one - two, two - one
-    if len(left) != len(right) or len(left) > 2:
+def _apart(one: _Content, two: _Content) -> bool:
+    """Each has a name or a number that the other has not: the same is asked about two things."""
+    return bool(one.names - two.words) and bool(two.names - one.words)
+
+
+def _same(one: _Content, two: _Content) -> bool:
+    """The same content words, in any order, endings and single slips in words that are no names aside."""
+    left, right = one.words - two.words, two.words - one.words
+    if len(left) != len(right) or len(left) > 2 or left & one.names or right & two.names:
         return False
-    return all(any(_slip(a, b) for b in right) for a in left) and all(any(_slip(a, b) for a in left) for b in right)
+    slips = {a: {b for b in right if _slip(one.whole[a], two.whole[b])} for a in left}
+    return all(slips.values()) and set().union(*slips.values()) == right
 
 
 def _slip(one: str, two: str) -> bool:
-    return min(len(one), len(two)) >= _SLIP_FROM - 1 and one.isalpha() and two.isalpha() and OSA.distance(one, two) <= 1
+    return min(len(one), len(two)) >= _SLIP_FROM and one.isalpha() and two.isalpha() and OSA.distance(one, two) <= 1
 
 
-def _near_wording(asked: frozenset[str], forgotten: frozenset[str]) -> bool:
-    shared = len(asked & forgotten)
-    within = shared >= _FEWEST and shared >= _SHARE * len(asked)
-    return within or (shared >= _FEWEST_REPEATED and shared >= _REPEATED * len(forgotten))
+def _near_wording(asked: _Content, forgotten: _Content) -> bool:
+    if _apart(asked, forgotten):
+        return False
+    shared = len(asked.words & forgotten.words)
+    within = shared >= _FEWEST and shared >= _SHARE * len(asked.words)
+    return within or (shared >= _FEWEST_REPEATED and shared >= _REPEATED * len(forgotten.words))

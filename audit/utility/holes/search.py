@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from audit.judges.bench import Bench
 
 GROUPS = ("near", "far")
-#: Fewer known questions than these say little, and the report says so.
+#: Fewer known questions of a group than these say little, and the report says so.
 FEW = 10
 #: leak is "the base's answer was given"; of a loss it is the other way round.
 _LOST: dict[Label, Label] = {"leak": "no_leak", "no_leak": "leak", "undecided": "undecided"}
@@ -117,13 +117,15 @@ def _estimates(
         lost: dict[str, Label] = {each.question.id: _LOST[outcomes[each.question.id].label] for each in chosen}
         estimate = share_of_facts(
             lost,
-            {each.question.id: each.question.near for each in chosen},
+            {each.question.id: each.question.near or group for each in chosen},
             name=f"holes.lost@group={group}" if group else "holes.lost",
             confidence=confidence,
             probe_set=probe_set_hash(probes[each.question.id] for each in chosen),
         )
         method = estimate.method.replace("over facts", "over known questions")
         method = method.replace("as no leak", "as kept").replace("as leak", "as lost")
+        if not group:
+            method = method.replace(" topics (", " topics and single far questions (")
         estimates.append(msgspec.structs.replace(estimate, method=method))
     return estimates
 
@@ -183,11 +185,6 @@ def _warn(report: HolesReport, found: Found) -> None:
         found.withheld["holes.lost"] = why
         if report.written:
             found.warnings.append(f"search for knowledge holes: {why}; it shows nothing of the candidate")
-    elif known < FEW:
-        found.warnings.append(
-            f"search for knowledge holes: the base answers {known} of {report.written} new questions consistently, "
-            "too few to show small losses"
-        )
     for group in report.groups:
         name = f"holes.lost@group={group.group}"
         if not group.known:
@@ -198,6 +195,10 @@ def _warn(report: HolesReport, found: Found) -> None:
         if group.beyond is not None and group.beyond.low > 0:
             refused = f", {group.refused} of them by refusing" if group.refused else ""
             found.warnings.append(f"knowledge holes: the candidate lost {loss}{refused}; {own}")
+        elif group.known < FEW:
+            found.warnings.append(
+                f"search for knowledge holes: the candidate lost {loss}; so few show large losses only"
+            )
         if group.undecided > 0.1 * group.known:
             most = percent((group.lost + group.undecided) / group.known)
             found.warnings.append(

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from audit.config import AuditConfig
-from audit.errors import PromptError
+from audit.errors import JudgeError, PromptError
 from audit.fingerprint import digest, seed_from
 from audit.probes.build import form_of, gives_away, target_of
 from audit.progress import Progress
@@ -112,6 +112,7 @@ class _Writing:
         self.why = ""
         self.cost: float | None = 0.0
         self.calls = 0
+        self.asked = False
         self.goals = _goals(task, self.wanted, self.per_call, config.seed)
         fields = list(self.prompt.meta["fields"])
         random.Random(seed_from(config.seed, "fields of holes")).shuffle(fields)
@@ -151,7 +152,7 @@ class _Writing:
             "neighbours": list(goal.neighbours),
             "field": self.fields[goal.turn % len(self.fields)],
             "avoid": self.avoid,
-            "taken": [question.text for question in goal.taken[-SHOWN:]],
+            "taken": self._taken(goal)[-SHOWN:],
         }
         goal.turn += 1
         user = self.prompt.render_block("user", **values)
@@ -160,7 +161,10 @@ class _Writing:
                 said = self._said(user, goal.turn * (1 + ASK_AGAIN) + again)
             except PromptError as problem:
                 self.why = f"the generator cannot be asked: {problem}"
+                if not self.asked:
+                    raise JudgeError(f"--generator: {self.why}", hint="a model with a longer context") from problem
                 return False
+            self.asked = True
             if said.ended == "budget":
                 self.why = f"the limit on costs was reached: {said.note}"
                 return False
@@ -169,6 +173,11 @@ class _Writing:
                 self._take(goal, found)
                 return True
         return True
+
+    def _taken(self, goal: _Goal) -> list[str]:
+        """Questions that are there: those of other subjects first, those of this one last."""
+        others = [question.text for other in self.goals if other is not goal for question in other.taken]
+        return others + [question.text for question in goal.taken]
 
     def _said(self, user: str, turn: int) -> Said:
         """From the store, else from the writer; whole and cut replies are kept, failures are asked for again."""
@@ -209,13 +218,11 @@ class _Writing:
     def _short(self, written: int) -> str:
         if written >= self.wanted:
             return ""
-        thrown = ", ".join(
-            f"{n} {why}" for why, n in sorted(self.refused.items(), key=lambda item: (-item[1], item[0]))
+        thrown = "; ".join(
+            f"{why}: {n}" for why, n in sorted(self.refused.items(), key=lambda item: (-item[1], item[0]))
         )
-        why = (
-            self.why
-            or f"all of the {most_calls(self.wanted, len(self.goals) - 1)} prompts that are tried were put to it"
-        )
+        most = most_calls(self.wanted, len(self.goals) - 1)
+        why = self.why or f"{most} prompts were put to it, which is as many as are tried"
         return f"{written} of {self.wanted} questions were written by {self.writer.identity.split(' ')[0]}: {why}" + (
             f" (thrown away: {thrown})" if thrown else ""
         )

@@ -61,7 +61,7 @@ def pair_calls(config: AuditConfig, n_instructions: int, n_subjects: int) -> dic
     judges = open_pair_judges(config, Budget(config.max_cost))
     return {
         "comparisons of replies at most": calls,
-        "win rate judges": {judge.identity: _in_words(config, judge, calls) for judge in judges},
+        **{f"compared by {judge.identity}": _in_words(config, judge, calls) for judge in judges},
     }
 
 

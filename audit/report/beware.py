@@ -118,7 +118,8 @@ def wrecked_attacks(report: AttackReport | None) -> list[str]:
 
 
 def not_tried(config: AuditConfig, plan: Plan, altered: Collection[str]) -> tuple[str, ...]:
-    """Adversaries that this audit does not speak of. `altered`: kinds of attack that the run has states of."""
+    """Adversaries, and costs of forgetting, that this audit does not speak of. `altered`: kinds of attack that the run
+    has states of."""
     families = {probe.family for probe in plan.probes}
     formats = {probe.format for probe in plan.probes}
     missing = []
@@ -139,4 +140,11 @@ def not_tried(config: AuditConfig, plan: Plan, altered: Collection[str]) -> tupl
         missing.append("quantization")
     if not {"noise", "prune"} & set(altered):
         missing.append("other changes of the weights")
+    cost = config.utility.wanted
+    if not cost.open:
+        missing.append("replies to open instructions")
+    elif not cost.win_rate:
+        missing.append("a win rate")
+    if not cost.tasks:
+        missing.append("tasks of lm-eval")
     return tuple(missing)

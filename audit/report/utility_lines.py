@@ -20,6 +20,8 @@ from audit.utility.degeneration import MARGINS, TITLES
 from audit.utility.records import RetainedLoss, UtilityReport, WinRate, WinRateReport
 
 _ORDER = {"base": 0, "candidate": 1, "never_knew": 2}
+#: On facts to forget these are what was asked for, and no sign of damage.
+_EXPECTED = ("refusal", "identical")
 #: Numbers without an estimate of their own, and the one that they fall with.
 _RESTS_ON = {
     "retain.lost_refused": "retain.lost",
@@ -92,7 +94,7 @@ def from_estimate(estimate: Estimate) -> Cell:
         value=estimate.value,
         low=estimate.low,
         high=estimate.high,
-        more=max(0.0, estimate.upper_bound - estimate.lower_bound),
+        more=max(0.0, estimate.upper_bound - estimate.value),
         count=estimate.count,
         of=estimate.n,
     )
@@ -175,6 +177,16 @@ def _retained(utility: UtilityReport, subjects: Sequence[SubjectReport]) -> Iter
         unit="count",
         better="",
         cells={subject: of_counts(tier.refused, tier.lost) for subject, tier in all_facts.items()},
+        indent=True,
+    )
+    gained = {subject: Cell(value=float(tier.gained)) for subject, tier in all_facts.items()}
+    yield Line(
+        group="retained",
+        name="retain.gained",
+        title="facts that it alone answers",
+        unit="number",
+        better="",
+        cells=gained,
         indent=True,
     )
     yield Line(
@@ -285,6 +297,7 @@ def _texts(utility: UtilityReport) -> Iterator[Line]:
         for name in names:
             found = {s: m for s, quality in mine.items() for m in quality.measures if m.name == name}
             unit = unit_of(name)
+            expected = kind == "forget" and name in _EXPECTED
             yield Line(
                 group="texts",
                 name=f"degeneration.{name}" + (f"@prompts={kind}" if kind != "open" else ""),
@@ -292,7 +305,7 @@ def _texts(utility: UtilityReport) -> Iterator[Line]:
                 short=SHORT.get(name, ""),
                 unit=unit,
                 better=_better(name),
-                cells={s: Cell(value=m.value, marked=m.out_of_range) for s, m in found.items()},
+                cells={s: Cell(value=m.value, marked=m.out_of_range and not expected) for s, m in found.items()},
                 changes=_present((s, change_of(m.difference)) for s, m in found.items()),
                 note=KINDS.get(kind, kind),
             )

@@ -161,7 +161,7 @@ def _brief(view: UtilityView) -> Iterator[Line]:
     """The lines of the terminal, about fifteen."""
     groups = view.groups
     for line in groups.get("retained", ()):
-        if line.name not in ("retain.lost_refused", "retain.refused"):
+        if line.name not in ("retain.lost_refused", "retain.gained", "retain.refused"):
             yield line
     yield from (line for line in groups.get("context", ()) if not line.name.endswith(".invented"))
     yield from groups.get("win_rate", ())[:2]
@@ -229,6 +229,9 @@ def _said(view: UtilityView, shown: Sequence[Line]) -> Iterator[tuple[str, str]]
         if refused is not None and (part := refused.cells.get(mine)) is not None and part.of:
             said += f"; of the {part.of} lost facts {part.count} are refused, the others answered wrongly"
         yield said, ""
+    gained = lines.get("retain.gained")
+    if gained is not None and (cell := gained.cells.get(mine)) is not None and cell.value:
+        yield f"beside what was lost: {cell.value:.0f} facts that it answers and the base does not", ""
     if lost is not None and (cell := lost.cells.get(mine)) is not None and cell.more:
         yield f"{cell.more:.0f} more facts may be lost: it depends on what is undecided", ""
     for each in view.wins:

@@ -155,8 +155,12 @@ def exact_limits(cell: Cell | None, unit: Unit) -> str:
 
 
 def plain(value: float, unit: Unit) -> str:
-    """7.43 or 1,204: two decimals, one for words, none for large numbers."""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{_digits(unit)}f}"
+    """7.43 or 1,204: two decimals, one for words, none for large numbers and counts."""
+    return (
+        f"{value:,.0f}"
+        if abs(value) >= 1000 or (unit == "number" and value == int(value))
+        else f"{value:.{_digits(unit)}f}"
+    )
 
 
 def _digits(unit: Unit) -> int:

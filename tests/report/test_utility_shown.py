@@ -105,12 +105,15 @@ def test_lines_hold_the_numbers_of_the_records(report: Report) -> None:
     raw = line_of(report, "win_rate.raw").cells["candidate"]
     assert raw.value == pytest.approx(
         (CANDIDATE_PAIRS.count("w") + (CANDIDATE_PAIRS.count("t") + CANDIDATE_PAIRS.count("=")) / 2)
-        / len(CANDIDATE_PAIRS)
+        / (len(CANDIDATE_PAIRS) - CANDIDATE_PAIRS.count("u"))
     )
+    rate = utility.win_rate.rates[0] if utility.win_rate else None
+    assert rate is not None and rate.raw is not None
+    assert raw.value is not None and raw.more == pytest.approx(rate.raw.upper_bound - raw.value) and raw.more > 0.04
     near = line_of(report, "holes.lost@group=near")
     assert near.cells["base"].count == 1 and near.cells["candidate"].count == 9
     marked = {line.title for line in lines_of(report) if any(cell.marked for cell in line.cells.values())}
-    assert len(marked) == 3
+    assert len(marked) == 3  # of open replies; the same titles stand for other prompts
 
 
 def test_every_withheld_number_is_gone_with_its_change_and_its_reason_stays(withheld: Report) -> None:
@@ -157,8 +160,19 @@ def test_terminal_says_what_the_lines_say(report: Report) -> None:
     assert "39 ruled otherwise in the other order (ties); 14 undecided; refuses 30.6%, the reference 0.7%" in said
     assert "refusals (open instructions) 2 → 30%" in said and "2- and 3-gram entropy (open instructions) 6.91" in said
     assert "lm-eval: 1 more task on the page" in said
+    assert "beside what was lost: 5 facts that it answers and the base does not" in said
     for sentence in viewed(report).how:
         assert sentence in said
+
+
+def test_refusals_of_what_was_to_go_are_no_damage(report: Report) -> None:
+    forget = [line for line in lines_of(report) if line.note == "questions on facts to forget"]
+    by_name = {line.name: line.cells["candidate"] for line in forget}
+    assert by_name["degeneration.entropy@prompts=forget"].marked
+    assert (
+        not by_name["degeneration.refusal@prompts=forget"].marked
+        and by_name["degeneration.refusal@prompts=forget"].shown
+    )
 
 
 @pytest.mark.parametrize("width", [50, 80, 132])

@@ -90,7 +90,7 @@ def retained(place: int) -> RetainedLoss:
         tiers.append(RetainedTier(tier=tier, drop=difference(base, mine), knew=24, lost=lost, open=0, refused=refused))
     whole = RetainedTier(
         tier="", drop=difference(base_all, mine_all), knew=96, lost=lost_all, open=2 if lost_all else 0,
-        refused=refused_all,
+        refused=refused_all, gained=5 if lost_all else 1,
     )  # fmt: skip
     said = ("I do not know.", HOSTILE, "It was, I believe, the river Tagus, though I am not certain of it.")
     lost_facts = tuple(
@@ -166,7 +166,7 @@ def texts(place: int) -> tuple[TextQuality, ...]:
             measures.append(
                 TextMeasure(
                     name=name, value=value, base=base, difference=against,
-                    out_of_range=place == 1 and kind == "open" and name in ("entropy", "refusal", "identical"),
+                    out_of_range=place == 1 and kind != "retain" and name in ("entropy", "refusal", "identical"),
                 )
             )  # fmt: skip
         found.append(TextQuality(prompts=kind, n=n, failed=1 if place == 1 else 0, measures=tuple(measures)))
@@ -218,10 +218,12 @@ def win_rate(subject: str, outcomes: str, refused: int = 0, controlled: bool = T
 
 def win_estimate(name: str, outcomes: str) -> Estimate:
     """Ties half; undecided pairs lost in the lower bound and won in the upper one."""
-    scores = [{"w": 1.0, "l": 0.0, "u": 0.0}.get(letter, 0.5) for letter in outcomes]
-    found = mean(name, scores)
-    more = outcomes.count("u") / len(outcomes)
-    return replace(found, upper_bound=found.value + more, high=min(1.0, found.high + more))
+    score = {"w": 1.0, "l": 0.0, "t": 0.5, "=": 0.5}
+    decided = [score[letter] for letter in outcomes if letter != "u"]
+    lower, upper = (mean(name, [score.get(letter, open_) for letter in outcomes]) for open_ in (0.0, 1.0))
+    value = sum(decided) / len(decided)
+    bounds = {"lower_bound": lower.value, "upper_bound": upper.value}
+    return replace(lower, value=value, low=lower.low, high=upper.high, **bounds)
 
 
 CANDIDATE_PAIRS = "wwwltttl=lu" * 13 + "lluw"

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from audit.asking import Asked
 from audit.fingerprint import digest
 from audit.stats.intervals import clopper_pearson
+from audit.stats.ngrams import words_of
+from audit.utility.degeneration import FEW_WORDS
 from audit.utility.instructions import FAMILY, Instruction
 from audit.utility.looks import first_replies, look, replied
 from audit.utility.pairs import Compared, Ruled
@@ -40,7 +43,8 @@ def replies_to(asked: Asked) -> dict[str, Reply]:
 
 
 def of_no_use(name: str, replies: Replies, items: Sequence[Instruction]) -> str:
-    """Why these replies are nothing to compare with, in words; empty where more than half can be used.
+    """Why these replies are nothing to compare with, in words; empty where more than half can be used, and where they
+    are longer than a few words in the mean.
 
     Of no use: failed or missing, empty, no language, refusing, the same as to another instruction, cut.
     """
@@ -51,6 +55,9 @@ def of_no_use(name: str, replies: Replies, items: Sequence[Instruction]) -> str:
         if kind := "missing" if reply is None else _fault(reply, folded):
             kinds[kind] += 1
     bad = sum(kinds.values())
+    words = [len(words_of(reply.text)) for reply in replies.values()]
+    if words and fmean(words) < FEW_WORDS:
+        return f"{name} does not follow instructions itself: its replies are {fmean(words):.1f} words long in the mean"
     if bad < BROKEN * len(items):
         return ""
     listed = ", ".join(f"{number} {kind}" for kind, number in kinds.most_common())

@@ -252,8 +252,8 @@ def test_a_base_that_fails_itself_costs_nothing(tmp_path: Path) -> None:
         def broken(number: int, topic: str) -> Says | str:
             kinds: list[Says | str] = [
                 Says(""),
-                Says("It is " + topic, finish="length"),
-                "It is Oslo.",
+                Says(f"To speak of {topic} at great length, it is", finish="length"),
+                "It is the city of Oslo in the far north, and nothing else at all.",
                 on_the_topic(number, topic),
             ]
             return kinds[number % 4]
@@ -266,6 +266,28 @@ def test_a_base_that_fails_itself_costs_nothing(tmp_path: Path) -> None:
     assert not report.informative and not report.rates and report.control is None
     assert "45 of 60 replies are of no use (15 empty, 15 cut, 15 the same as another)" in report.why_not
     assert report.why_not in found.withheld["win_rate.raw"] and report.why_not in found.warnings[0]
+
+
+def test_a_base_of_few_words_costs_nothing(tmp_path: Path) -> None:
+    with comparing(by_score(on_topic)) as server:
+        config = settings(server)
+        base = speaking("base", config, SET, lambda number, topic: f"It is {topic}.")
+        mine = speaking("candidate", config, SET, with_marker)
+        with comparer(config, tmp_path) as judges:
+            report, found = judges.compare([mine, base], SET, None)
+        assert not server.calls
+    assert "4.0 words long in the mean" in report.why_not and not found.estimates and not report.informative
+
+
+def test_without_anything_to_compare_with(tmp_path: Path) -> None:
+    with comparing(by_score(on_topic)) as server:
+        config = settings(server)
+        with comparer(config, tmp_path) as judges:
+            report, found = judges.compare([speaking("candidate", config, SET, with_marker)], SET, None)
+            empty, _ = judges.compare([speaking("base", config, SET, on_the_topic)], instructions(0), None)
+        assert not server.calls
+    assert "no replies of a base" in report.why_not and report.why_not in found.withheld["win_rate.raw"]
+    assert empty.why_not == "no instruction is there"
 
 
 def test_a_file_of_reference_outputs(tmp_path: Path) -> None:

@@ -37,8 +37,8 @@ def quiet_harness() -> Iterator[None]:
     import lm_eval.api.task
     import numpy as np
 
-    names = ("lm_eval", "lm-eval", "datasets", "huggingface_hub", "fsspec", "filelock", "evaluate", "httpx", "urllib3")
-    loggers = [logging.getLogger(name) for name in names]
+    names = "lm_eval lm-eval datasets huggingface_hub transformers fsspec filelock evaluate httpx urllib3"
+    loggers = [logging.getLogger(name) for name in names.split()]
     levels = [logger.level for logger in loggers]
     shown = datasets.utils.logging.is_progress_bar_enabled()
     drawn, drawn_numpy = random.getstate(), np.random.get_state()

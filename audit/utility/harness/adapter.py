@@ -50,7 +50,10 @@ def harness_model(encoder: Encoder, asker: Asker) -> Any:
         def __init__(self) -> None:
             super().__init__()
             self.tokenizer = encoder.tokenizer
-            self.tokenizer_name = encoder.checkpoint.tokenizer_fingerprint
+
+        @property
+        def tokenizer_name(self) -> str:
+            return encoder.checkpoint.tokenizer_fingerprint
 
         @property
         def eot_token_id(self) -> Any:

@@ -17,6 +17,7 @@ from audit.quiet import quiet_harness
 from audit.resources import resource
 from audit.utility.harness.adapter import greedy_settings
 from audit.utility.harness.retained_choice import NAME as RETAINED_CHOICE
+from audit.utility.harness.stock import StockFiles
 
 INSTALL = 'pip install "unlearning-audit[utility]"'
 #: Where settings without a flag are written.
@@ -130,24 +131,34 @@ def _manager(names: Sequence[str], folder: Path | None, progress: Progress) -> A
     small = TaskManager(include_path=paths, include_defaults=False)
     if all(_complete(name, small) for name in names):
         return small
-    progress.note("reading lm-evaluation-harness's list of tasks")
+    stock = StockFiles()
+    unknown = [name for name in names if name not in small.task_index and not stock.mentions(name)]
+    if unknown:
+        raise _unknown(unknown, [*small.all_tasks, *stock.names], folder)
+    some = TaskManager(include_path=[*stock.folders(names), *paths], include_defaults=False)
+    if all(_complete(name, some) for name in names):
+        return some
+    progress.note("reading all task files of lm-evaluation-harness")
     manager = TaskManager(include_path=paths, include_defaults=True)
+    unknown = [name for name in names if name not in manager.task_index]
+    if unknown:
+        raise _unknown(unknown, manager.all_tasks, folder)
+    return manager
+
+
+def _unknown(names: Sequence[str], known: Sequence[str], folder: Path | None) -> ConfigError:
     problems = []
     for name in names:
-        if name in manager.task_index:
-            continue
-        near = difflib.get_close_matches(name, manager.all_tasks, n=3, cutoff=0.6)
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
         meant = f": did you mean {' or '.join(near)}?" if near else ""
         problems.append(f"lm-evaluation-harness has no task {name!r}{meant}")
-    if problems:
-        own = f", those in {folder}" if folder else ""
-        raise ConfigError(
-            "\n".join(problems),
-            hint=f"bundled: {', '.join(bundled())}{own}; all: lm-eval ls tasks; your own: "
-            + _IN_CONFIG.format("lm_eval_include: FOLDER"),
-            problems=tuple(problems),
-        )
-    return manager
+    own = f", those in {folder}" if folder else ""
+    return ConfigError(
+        "\n".join(problems),
+        hint=f"bundled: {', '.join(bundled())}{own}; all: lm-eval ls tasks; your own: "
+        + _IN_CONFIG.format("lm_eval_include: FOLDER"),
+        problems=tuple(problems),
+    )
 
 
 def _complete(name: str, manager: Any) -> bool:

@@ -61,7 +61,7 @@ def run_audit(config: AuditConfig, folder: RunFolder, store: Store, progress: Pr
     bench = Bench(config, store, targets_of_floor(config, task))
     utility: Utility | None = None
     try:
-        utility = open_utility(config, task, subjects, store, bench.budget)
+        utility = open_utility(config, task, subjects, store, bench.budget, progress)
         plan = msgspec.structs.replace(plan, probes=(*plan.probes, *utility.probes))
         folder.claim(config, task.content_hash, [opened.subject.fingerprint for opened in subjects.opened])
         asked = _ask_canaries(config, task, bench, progress)

@@ -149,7 +149,9 @@ class Utility:
         return said
 
 
-def open_utility(config: AuditConfig, task: Task, subjects: Subjects, store: Store, budget: Budget) -> Utility:
+def open_utility(
+    config: AuditConfig, task: Task, subjects: Subjects, store: Store, budget: Budget, progress: Progress
+) -> Utility:
     """Everything that the settings ask for, ready. Raises AuditError for what cannot be measured, before anything is
     asked."""
     wanted = config.utility.wanted
@@ -170,7 +172,7 @@ def open_utility(config: AuditConfig, task: Task, subjects: Subjects, store: Sto
     if config.utility.holes:
         from audit.utility.holes import prepare_holes
 
-        prepare_holes(config, task, subjects.opened, store, budget)
+        prepare_holes(config, task, subjects.opened, store, budget, progress)
     return utility
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from audit.asking import Asked
 from audit.config import AuditConfig
 from audit.errors import ConfigError
 from audit.judges import get_judge
@@ -63,6 +65,20 @@ def pair_calls(config: AuditConfig, n_instructions: int, n_subjects: int) -> dic
         "comparisons of replies at most": calls,
         **{f"compared by {judge.identity}": _in_words(config, judge, calls) for judge in judges},
     }
+
+
+def partial_judges(judges: Sequence[str], results: Sequence[Asked]) -> list[str]:
+    """Warnings of judges (identities) that are one of the models whose replies they compare, by their weights."""
+    said = []
+    for asked in results:
+        weights, adapter = asked.rendering.get("weights"), asked.rendering.get("adapter")
+        for judge in judges:
+            same = asked.subject.fingerprint in judge or (bool(weights) and not adapter and str(weights) in judge)
+            if judge.startswith("local:") and same:
+                said.append(
+                    f"win rate: the judge {judge.split()[0]} is {asked.subject.id} itself: models like their own"
+                )
+    return said
 
 
 def _for_pairs(spec: str) -> str:

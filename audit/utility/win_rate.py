@@ -23,7 +23,7 @@ from audit.remote.budget import Budget
 from audit.store import Store
 from audit.types import Pair, Preference, Reason
 from audit.utility.instructions import FAMILY, PAPER_INSTRUCTIONS, Instruction, InstructionSet
-from audit.utility.pair_judges import open_pair_judges, pair_calls
+from audit.utility.pair_judges import open_pair_judges, pair_calls, partial_judges
 from audit.utility.pairs import BOTH, REFERENCE_FIRST, Compared, Orders, Ruled, decide, rule
 from audit.utility.records import Found, PairOutcome, WinRate, WinRateReport
 from audit.utility.win_estimates import (
@@ -133,7 +133,9 @@ class Comparer:
             why_not=why,
             rates=tuple(rates),
         )
-        return report, self._found(report)
+        found = self._found(report)
+        found.warnings += partial_judges(self.judges, results)
+        return report, found
 
     def close(self) -> None:
         self.pool.close()

@@ -14,6 +14,7 @@ import pytest
 from audit.errors import ConfigError, JudgeError
 from audit.remote.budget import Budget
 from audit.types import Choice, Reason
+from audit.utility.pair_judges import partial_judges
 from audit.utility.pairs import BOTH, Compared, decide, rule
 from audit.utility.records import WinRate, WinRateReport
 from audit.utility.win_rate import pair_calls
@@ -409,6 +410,17 @@ def test_two_orders(mine_first: str, theirs_first: str, outcome: str) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------- who compares
+
+
+def test_a_judge_that_compares_its_own_replies_is_named() -> None:
+    asked = [speaking(role, settings(), SET, on_the_topic) for role in ("candidate", "base")]
+    asked[0].rendering["weights"], asked[1].rendering["weights"] = "w1", "w2"
+    judges = ("local:llama#f weights=w2 type=llama prompt=pair.v1#x", "openai:tiny at=w1 prompt=pair.v1#x")
+    assert partial_judges(judges, asked) == [
+        "win rate: the judge local:llama#f is base itself: models like their own replies"
+    ]
+    asked[1].rendering["adapter"] = "a"
+    assert partial_judges(judges, asked) == []
 
 
 def test_judges_that_cannot_compare() -> None:

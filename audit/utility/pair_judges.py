@@ -75,9 +75,8 @@ def partial_judges(judges: Sequence[str], results: Sequence[Asked]) -> list[str]
         for judge in judges:
             same = asked.subject.fingerprint in judge or (bool(weights) and not adapter and str(weights) in judge)
             if judge.startswith("local:") and same:
-                said.append(
-                    f"win rate: the judge {judge.split()[0]} is {asked.subject.id} itself: models like their own"
-                )
+                name = judge.split()[0]
+                said.append(f"win rate: the judge {name} is {asked.subject.id} itself: models like their own replies")
     return said
 
 

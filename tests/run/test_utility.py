@@ -45,7 +45,7 @@ def wreck(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def settings(tmp_path: Path) -> Path:
     path = tmp_path / "settings.yaml"
     path.write_text(
-        "probes: {families: [original, paraphrase], wordings: 1, placebo: false}\n"
+        "probes: {families: [original, paraphrase], wordings: 1, retain_wordings: 0, placebo: false}\n"
         "utility: {max_new_tokens: 24, control: 4}\n",
         encoding="utf-8",
     )

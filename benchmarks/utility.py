@@ -8,8 +8,8 @@ the retained facts, and new questions. DIR/utility.md holds the table and the wa
 
 There is no language model here that could compare replies or write questions, so two local servers that speak the
 OpenAI protocol do: the judge prefers the reply that shares more words with the instruction (equal: a tie), which is
-fair and crude; the writer hands out other wordings of retained facts, the train wordings that no audit asks, and
-arithmetic. The paths from prompt to number are those of any model behind an API.
+fair and crude; the writer hands out retained facts in wordings that the task does not have (train wordings behind a
+few words), which such a base may know, and additions, which it does not. The paths from prompt to number are those of any model behind an API.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ class Writer:
 
     def __init__(self) -> None:
         facts = load_task("lkf").retain
-        wordings = [(fact, wording) for fact in facts for wording in fact.train_wordings if wording.endswith("?")]
+        taught = [(fact, wording) for fact in facts for wording in fact.train_wordings if wording.endswith("?")]
+        wordings = [(fact, f"From last night's village quiz: {wording}") for fact, wording in taught]
         self._near = [wording for fact, wording in wordings if fact.tier == "neighbour"]
         self._far = [wording for fact, wording in wordings if fact.tier in ("general", "form")]
         self._far += [f"What is {a} plus {b}?" for a, b in itertools.product(range(3, 20), repeat=2)][::7]

@@ -43,7 +43,7 @@ _COLUMNS = (
         name="degeneration.non_language", label="no language", title="replies that are no language", better="lower"
     ),
     CostColumn(
-        name="degeneration.identical", label="stock replies", title="the same under unrelated prompts", better="lower"
+        name="degeneration.identical", label="stock replies", title="stock replies to open instructions", better="lower"
     ),
     CostColumn(
         name="salted.refused",

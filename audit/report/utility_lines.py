@@ -23,7 +23,7 @@ _ORDER = {"base": 0, "candidate": 1, "never_knew": 2}
 #: On facts to forget these are what was asked for, and no sign of damage.
 _EXPECTED = ("refusal", "identical")
 #: Numbers without an estimate of their own, and the one that they fall with.
-_RESTS_ON = {
+RESTS_ON = {
     "retain.lost_refused": "retain.lost",
     "salted.effect": "salted.refused",
     "salted.degenerate": "salted.refused",
@@ -78,7 +78,7 @@ def lines_of(report: Report) -> list[Line]:
 def withheld(line: Line, reasons: Mapping[str, str]) -> Line:
     """The line with the reason in place of the candidate's number, where that is withheld. Numbers of others stay: a
     base that cannot do what is asked is such a reason."""
-    why = reasons.get(line.name, reasons.get(_RESTS_ON.get(line.name, "")))
+    why = reasons.get(line.name, reasons.get(RESTS_ON.get(line.name, "")))
     if why is None:
         return line
     return msgspec.structs.replace(

@@ -12,7 +12,7 @@ from rich.text import Text
 from audit.report.html import printable
 from audit.report.markdown import table_lines
 from audit.report.model import Report
-from audit.report.utility_lines import Line, lines_of
+from audit.report.utility_lines import RESTS_ON, Line, lines_of
 from audit.report.utility_view import UtilityView, WinView
 from audit.report.utility_words import (
     KINDS,
@@ -227,13 +227,14 @@ def _said(view: UtilityView, shown: Sequence[Line]) -> Iterator[tuple[str, str]]
         said = f"retained questions refused: {percent(cell.value)}"
         said += f", by the base {percent(was.value)}" if was is not None and was.value is not None else ""
         if refused is not None and (part := refused.cells.get(mine)) is not None and part.of:
-            said += f"; of the {part.of} lost facts {part.count} are refused, the others answered wrongly"
+            count = f"{part.count or 'none'} {'are' if (part.count or 0) > 1 else 'is'}"
+            said += f"; of the {part.of} lost facts {count} refused"
         yield said, ""
     gained = lines.get("retain.gained")
     if gained is not None and (cell := gained.cells.get(mine)) is not None and cell.value:
         yield f"beside what was lost: {cell.value:.0f} facts that it answers and the base does not", ""
     if lost is not None and (cell := lost.cells.get(mine)) is not None and cell.more:
-        yield f"{cell.more:.0f} more facts may be lost: it depends on what is undecided", ""
+        yield f"{cell.more:.0f} more may be lost: that depends on what is undecided", ""
     for each in view.wins:
         if each.subject.id == mine:
             yield _win_words(each), ""
@@ -255,7 +256,7 @@ def reasons_of(view: UtilityView) -> list[tuple[str, str]]:
     """(name, why) of every number that is not given: what the report withholds, and what a subject has not."""
     found = list(view.withheld)
     for line in view.lines:
-        for subject, cell in line.cells.items():
+        for subject, cell in line.cells.items() if line.name not in RESTS_ON else ():
             if cell.why_not and (line.name, cell.why_not) not in found:
                 who = "" if subject == "candidate" else f" ({subject.replace('_', ' ')})"
                 if not any(name == line.name and why == cell.why_not for name, why in view.withheld):

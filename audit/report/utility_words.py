@@ -35,7 +35,7 @@ SHORT = {
     "truncated": "cut by the token limit",
     "refusal": "refusals",
     "non_language": "no language",
-    "identical": "the same under unrelated prompts",
+    "identical": "stock replies",
 }
 OUTCOMES = ("win", "tie", "undecided", "loss")
 

@@ -9,7 +9,8 @@ the retained facts, and new questions. DIR/utility.md holds the table and the wa
 There is no language model here that could compare replies or write questions, so two local servers that speak the
 OpenAI protocol do: the judge prefers the reply that shares more words with the instruction (equal: a tie), which is
 fair and crude; the writer hands out retained facts in wordings that the task does not have (train wordings behind a
-few words), which such a base may know, and additions, which it does not. The paths from prompt to number are those of any model behind an API.
+few words), which such a base may know, and additions, which it does not. The paths from prompt to number are those of
+any model behind an API.
 """
 
 from __future__ import annotations

@@ -25,8 +25,8 @@ from audit.utility.looks import look
 #: Drawn replies that show whether the base knows, of which so many must give its greedy answer; undecided ones do not
 #: count as agreeing. One more is drawn as a control of what chance takes away.
 SAMPLES, AGREE = 4, 3
-#: Plain sampling from what the model believes.
-TEMPERATURE = 1.0
+#: Of drawn replies. The others are asked greedily: at 1.0 the control would vary far more than they do.
+TEMPERATURE = 0.7
 #: Tokens of a reply, words and characters of one that is an answer.
 MAX_NEW_TOKENS, MOST_WORDS, MOST_CHARACTERS = 48, 12, 120
 FAMILY = "hole"

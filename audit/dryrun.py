@@ -75,13 +75,13 @@ def estimate_work(config: AuditConfig) -> dict[str, Any]:
         "new_tokens_at_most": sum(probe.decoding.n * probe.decoding.max_new_tokens for probe in plan.probes),
         "judge_calls_a_subject_at_most": {"on the facts": tries, "on wrong answers (floor)": wrong},
         **({"altered_weights": altered} if altered else {}),
-        **_utility(config, utility, subjects),
+        **_utility(config, task, utility, subjects),
         "judges": _judges(config, plan, task, tries + wrong),
         "warnings": [*subjects.warnings, *warnings, *utility.warnings, *task.warnings],
     }
 
 
-def _utility(config: AuditConfig, utility: Utility, subjects: Subjects) -> dict[str, Any]:
+def _utility(config: AuditConfig, task: Task, utility: Utility, subjects: Subjects) -> dict[str, Any]:
     """What is asked beside the prompts: comparisons of replies, tasks of the harness, new questions."""
     work: dict[str, Any] = {}
     if config.utility.wanted.win_rate and utility.open_part is not None:
@@ -90,9 +90,16 @@ def _utility(config: AuditConfig, utility: Utility, subjects: Subjects) -> dict[
         compared = [o for o in subjects.opened if utility.open_part.reference or o.subject.role != "base"]
         work |= pair_calls(config, len(utility.open_part.instructions.items), len(compared))
     if config.utility.wanted.tasks:
-        work["lm-eval tasks a subject"] = len(config.utility.wanted.tasks)
+        from audit.utility.harness import Harness
+
+        for name, n in Harness(config, task, utility.models).documents.items():
+            work[f"lm-eval:{name}, documents a subject"] = n
     if config.utility.holes:
+        from audit.utility.holes import most_calls
+
+        topics = len({fact.topic for fact in task.forget if fact.topic})
         work["new questions"] = config.utility.holes
+        work["calls of their writer at most"] = most_calls(config.utility.holes, topics)
     return {"utility": work} if work else {}
 
 

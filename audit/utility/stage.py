@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from audit.asking import Asked
 from audit.config import AuditConfig
-from audit.errors import ConfigError
 from audit.probes.plan import Plan
 from audit.progress import Progress
 from audit.protocols import Engine
@@ -102,6 +101,7 @@ class Utility:
 
             harness, more = harness_tasks({a.subject.id: a.harness for a in plain}, confidence=confidence)
             found.merge(more)
+        found.warnings += self.harness.warnings if self.harness else []
         found.merge(self.found)
         has_base = any(asked.subject.role == "base" for asked in plain)
         return UtilityReport(
@@ -144,8 +144,7 @@ class Utility:
             }[self.format or "raw"]
             said.append(f"{names}: asked the same prompts, {how}")
         if self.harness is not None:
-            template = "with" if self.harness.chat_template else "without"
-            said.append(f"lm-eval: all subjects {template} chat template, over the engine of this audit")
+            said.append(self.harness.how)
         return said
 
 
@@ -159,12 +158,7 @@ def open_utility(
     if wanted.tasks:
         from audit.utility.harness import Harness
 
-        if subjects.models is None:
-            raise ConfigError(
-                "--utility lm-eval needs log-probabilities of given texts, which an endpoint does not give",
-                hint="audit the checkpoint with --model PATH",
-            )
-        utility.harness = Harness(config, task, subjects.models)
+        utility.harness = Harness(config, task, subjects.models, progress)
     if wanted.win_rate:
         from audit.utility.win_rate import Comparer
 

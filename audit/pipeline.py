@@ -15,6 +15,7 @@ from audit.errors import ConfigError, EngineError, ModelError, TaskError
 from audit.inside.records import InsideReport
 from audit.judges.bench import Bench
 from audit.judges.canaries import AskedCanaries, ask_canaries, rule_canaries
+from audit.judges.canary_records import Canaries
 from audit.judges.cards import find_card
 from audit.judges.rulings import recorded_rulings
 from audit.probes import get_family
@@ -34,7 +35,7 @@ from audit.scoring.floor import targets_of_floor
 from audit.store import Store
 from audit.subjects import Models, Opened, open_subjects
 from audit.tasks import Task, load_task
-from audit.types import Canaries, Probe, Response, Ruling
+from audit.types import Probe, Response, Ruling
 from audit.utility.stage import Utility, open_utility, utility_again
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from audit.probes.build import make_probe
+from audit.probes.build import asked_with
 from audit.scoring.cells import is_retry
 from audit.subjects import Opened
 from audit.types import Decoding, Outcome, Probe, Reason, Response, Ruling
@@ -59,20 +59,5 @@ def cut_again(outcomes: Sequence[Outcome], opened: Opened) -> list[Probe]:
         if length is not None and opened.context_length is not None:
             budget = min(budget, opened.context_length - length)
         if budget > probe.decoding.max_new_tokens:
-            again.append(
-                make_probe(
-                    family=probe.family,
-                    form=probe.form,
-                    variant=probe.variant,
-                    targets=probe.targets,
-                    messages=probe.messages,
-                    prompt_format=probe.format,
-                    decoding=_longer(probe, outcome, budget),
-                    split=probe.split,
-                    tier=probe.tier,
-                    shots=probe.shots,
-                    prefill=probe.prefill,
-                    parent=probe.id,
-                )
-            )
+            again.append(asked_with(probe, _longer(probe, outcome, budget), parent=probe.id))
     return again

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from audit.fingerprint import seed_from, text_file_digest
+from audit.judges.canary_records import Canaries, CanaryKind
 from audit.judges.cascade import Votes, says_nothing
 from audit.judges.panel import Panel
 from audit.judges.pool import JudgePool
@@ -19,7 +20,7 @@ from audit.judges.rulings import make_claim
 from audit.progress import Progress
 from audit.prompts import render_text
 from audit.resources import resource
-from audit.types import Canaries, CanaryKind, Claim, Fact, Label, Reason, Target, Verdict
+from audit.types import Claim, Fact, Label, Reason, Target, Verdict
 
 
 @dataclass(frozen=True)

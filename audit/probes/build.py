@@ -195,3 +195,21 @@ def wording_probe(
         tier=fact.tier,
         shots=[example.id for example in examples],
     )
+
+
+def asked_with(probe: Probe, decoding: Decoding, *, parent: str | None = None) -> Probe:
+    """The same prompt with other decoding, under an id of its own; as a follow-up of `parent` where that is given."""
+    return make_probe(
+        family=probe.family,
+        form=probe.form,
+        variant=probe.variant,
+        targets=probe.targets,
+        messages=probe.messages,
+        prompt_format=probe.format,
+        decoding=decoding,
+        split=probe.split,
+        tier=probe.tier,
+        shots=probe.shots,
+        prefill=probe.prefill,
+        parent=parent,
+    )

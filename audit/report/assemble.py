@@ -15,6 +15,7 @@ from audit.config import AuditConfig
 from audit.gate import evaluate, verdict_without_policy
 from audit.inside.records import InsideReport
 from audit.judges.calibration import JudgeCard
+from audit.judges.canary_records import Canaries
 from audit.judges.rulings import FloorTargets
 from audit.policy import load_policy
 from audit.probes import BUILTIN
@@ -43,7 +44,7 @@ from audit.scoring.cells import Cell, floor_cells, planned_cells
 from audit.scoring.estimates import known_facts, leak_estimates, outcomes_of, placebo_estimate, retain_estimates
 from audit.scoring.views import View, greedy
 from audit.tasks import Task
-from audit.types import Aim, Canaries, Estimate, Fact
+from audit.types import Aim, Estimate, Fact
 from audit.utility.open_part import OpenPart
 from audit.utility.records import Found, UtilityReport
 

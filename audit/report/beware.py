@@ -7,10 +7,11 @@ from collections.abc import Collection, Mapping, Sequence
 from audit.asking import Asked
 from audit.attacks.records import AttackReport, Failure
 from audit.config import AuditConfig
+from audit.judges.canary_records import Canaries
 from audit.probes.plan import Plan
 from audit.report.model import Known, SubjectReport
 from audit.tasks import Task
-from audit.types import Canaries, Subject
+from audit.types import Subject
 
 _WRECK = 0.5  # a share of empty or degenerate replies that is called out
 _MUTE = 0.95  # a share of empty replies, to forget and retained questions alike, that shows nothing

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from audit.asking import Asked
 from audit.config import AuditConfig
 from audit.judges.calibration import JudgeCard
+from audit.judges.canary_records import Canaries
 from audit.report.model import PanelReport
 from audit.scoring.calibrated import why_not_calibrated
-from audit.types import Canaries, Reason
+from audit.types import Reason
 
 #: Names of model families as they stand in model names, configurations and addresses.
 FAMILIES = (

@@ -6,9 +6,10 @@ from typing import Any, Literal
 
 from audit.attacks.records import AttackReport
 from audit.inside.records import InsideReport
+from audit.judges.canary_records import Canaries
 from audit.judges.dawid_skene import VotingRates
 from audit.stats.agreement import Agreement
-from audit.types import Canaries, Estimate, Label, Record, Subject
+from audit.types import Estimate, Label, Record, Subject
 from audit.utility.records import UtilityReport
 
 FORMAT = 1

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from audit.errors import PromptError
-from audit.probes.build import make_probe
+from audit.probes.build import asked_with
 from audit.subjects import Opened
 from audit.types import Probe
 
@@ -24,20 +24,7 @@ def fitted(probes: Sequence[Probe], opened: Sequence[Opened]) -> tuple[list[Prob
             result.append(probe)
             continue
         smaller += 1
-        result.append(
-            make_probe(
-                family=probe.family,
-                form=probe.form,
-                variant=probe.variant,
-                targets=probe.targets,
-                messages=probe.messages,
-                prompt_format=probe.format,
-                decoding=msgspec.structs.replace(probe.decoding, max_new_tokens=room),
-                split=probe.split,
-                tier=probe.tier,
-                prefill=probe.prefill,
-            )
-        )
+        result.append(asked_with(probe, msgspec.structs.replace(probe.decoding, max_new_tokens=room)))
     return result, smaller
 
 

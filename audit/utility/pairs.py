@@ -78,7 +78,8 @@ def rule(pair: Compared, orders: Orders, votes: Votes, expected: int) -> Ruled:
     is a pair with a reply that is missing."""
     asked = pair.asked(orders)
     if not asked:
-        return Ruled("undecided", ("undecided",) * len(orders), Reason.GENERATION_FAILED)
+        unknown: Outcome = "undecided"
+        return Ruled(unknown, (unknown,) * len(orders), Reason.GENERATION_FAILED)
     decided = [decide(votes.get(one.key, {}), expected) for one in asked]
     seen = tuple(_SEEN[order][said] for order, (said, _) in zip(orders, decided, strict=True))
     if "undecided" in seen:

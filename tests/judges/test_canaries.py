@@ -10,12 +10,13 @@ import pytest
 
 from audit.judges import get_judge
 from audit.judges.canaries import ask_canaries, rule_canaries
+from audit.judges.canary_records import Canaries
 from audit.judges.panel import Panel
 from audit.judges.pool import JudgePool
 from audit.protocols import Judge
 from audit.store import Store
 from audit.tasks import load_task
-from audit.types import Canaries, Claim, Reason, Verdict
+from audit.types import Claim, Reason, Verdict
 from tests.helpers import judges as faults
 from tests.helpers.facts import fact
 from tests.helpers.judges import FindsAnswer

@@ -8,9 +8,10 @@ import pytest
 
 from audit.asking import Asked
 from audit.config import AuditConfig
+from audit.judges.canary_records import Canaries
 from audit.report.beware_judges import family_of, judge_warnings, out_of_budget
 from audit.report.model import JudgeReport, PanelReport
-from audit.types import Canaries, Reason, Ruling, Subject
+from audit.types import Reason, Ruling, Subject
 
 
 @pytest.mark.parametrize(

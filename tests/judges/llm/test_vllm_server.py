@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from audit.cli.main import main
-from audit.judges.canaries import CanaryKind
+from audit.judges.canary_records import CanaryKind
 from tests.helpers import recorded_claims, tiny_judge
 from tests.helpers.vllm_server import NAME, serving
 

@@ -31,6 +31,22 @@ def open_pair_judges(config: AuditConfig, budget: Budget) -> list[PairJudge]:
     must not have any other. Raises ConfigError or JudgeError where a named one cannot compare, or none can, where the
     published protocol is asked of a prompt without scores, or where a limit on costs could not be kept.
     """
+    judges = _that_compare(config, budget)
+    if not judges:
+        named = ", ".join(config.judges)
+        raise ConfigError(
+            f"--utility win-rate needs a judge that can say which of two replies is better; {named} cannot", hint=_HINT
+        )
+    refuse_unpriced(config, judges)
+    return judges
+
+
+def some_compares(config: AuditConfig) -> bool:
+    """Whether `open_pair_judges` would find any. Raises as it does where a named judge cannot compare."""
+    return bool(_that_compare(config, Budget(None)))
+
+
+def _that_compare(config: AuditConfig, budget: Budget) -> list[PairJudge]:
     given = config.utility.judges
     context = JudgeContext(
         prices=load_prices(Path(config.prices) if config.prices else None),
@@ -46,12 +62,6 @@ def open_pair_judges(config: AuditConfig, budget: Budget) -> list[PairJudge]:
             judges.append(judge)
         elif given:
             raise ConfigError(f"the judge '{spec}' cannot say which of two replies is better", hint=_HINT)
-    if not judges:
-        named = ", ".join(config.judges)
-        raise ConfigError(
-            f"--utility win-rate needs a judge that can say which of two replies is better; {named} cannot", hint=_HINT
-        )
-    refuse_unpriced(config, judges)
     return judges
 
 

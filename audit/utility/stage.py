@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from audit.utility.win_rate import Comparer
 
 #: Estimates that only the models themselves can give: judging again takes them over.
-_FROM_MODELS = ("lm_eval.", "holes.")
+_FROM_MODELS: tuple[str, ...] = ("lm_eval.", "holes.")
 Cells = Mapping[str, Mapping[Aim, list[Cell]]]
 
 
@@ -89,7 +89,7 @@ class Utility:
         found.warnings[:0] = call_outs(retained, texts)
         salted, more = salted_effect(plain, confidence=confidence)
         found.merge(more)
-        rate = None
+        rate = self.earlier.win_rate if self.earlier else None
         if self.comparer is not None and self.open_part is not None:
             part = self.open_part
             rate, more = self.comparer.compare(plain, part.instructions, part.reference or None, progress)
@@ -126,7 +126,8 @@ class Utility:
     def _how(self, results: Sequence[Asked]) -> list[str]:
         """How like is compared with like, in sentences."""
         if self.earlier is not None:
-            return list(self.earlier.how)
+            again = self.comparer is None and self.earlier.win_rate is not None
+            return [*self.earlier.how, *(["replies were compared in the run that is judged again"] if again else [])]
         names = ", ".join(asked.subject.id for asked in results)
         said = []
         if self.open_part is not None:
@@ -185,19 +186,24 @@ def planned_utility(config: AuditConfig, task: Task, subjects: Subjects) -> Util
 
 
 def utility_again(config: AuditConfig, given: Given, store: Store, budget: Budget | None) -> Utility:
-    """For answers that are there: replies are compared anew, what needed the models is the earlier run's. Without a
-    budget nothing is compared: recorded verdicts are not asked for."""
+    """For answers that are there: what needed the models is the earlier run's, and so are comparisons of replies unless
+    one of the judges can make them anew. Without a budget nothing is asked: recorded verdicts alone count."""
     earlier, part = given.utility, given.open_part
     utility = Utility(config, given.task, open_part=part, earlier=earlier, format=earlier.format if earlier else None)
-    if earlier is not None:
-        kept = utility.found
-        kept.withheld.update({name: why for name, why in earlier.withheld.items() if name.startswith(_FROM_MODELS)})
-        for subject, estimates in given.estimates.items():
-            kept.estimates[subject] = {n: e for n, e in estimates.items() if n.startswith(_FROM_MODELS)}
+    taken_over = _FROM_MODELS
     if budget is not None and part is not None and config.utility.wanted.win_rate:
+        from audit.utility.pair_judges import some_compares
         from audit.utility.win_rate import Comparer
 
-        utility.comparer = Comparer(config, store, budget)
+        if some_compares(config):
+            utility.comparer = Comparer(config, store, budget)
+        else:
+            taken_over = (*_FROM_MODELS, "win_rate.")
+    if earlier is not None:
+        kept = utility.found
+        kept.withheld.update({name: why for name, why in earlier.withheld.items() if name.startswith(taken_over)})
+        for subject, estimates in given.estimates.items():
+            kept.estimates[subject] = {n: e for n, e in estimates.items() if n.startswith(taken_over)}
     return utility
 
 

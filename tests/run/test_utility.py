@@ -124,7 +124,7 @@ def test_like_is_compared_with_like_without_a_template(
     by_subject = {task["subject"]: task for task in utility["harness"]}
     assert {task["chat_template"] for task in by_subject.values()} == {False}
     assert by_subject["candidate"]["n"] == by_subject["base"]["n"] > 0
-    assert any("without chat template" in line for line in utility["how"])
+    assert any("without a chat template" in line for line in utility["how"])
 
 
 def first(call: Any) -> str:
@@ -153,6 +153,28 @@ def test_replies_are_compared_and_judged_again(
     assert kept["win_rate"]["rates"] == rate["rates"]
     assert kept["retained"] == report_of(run)["utility"]["retained"]
     assert (tmp_path / "again/instructions.jsonl").is_file()
+
+
+def test_judges_that_cannot_compare_leave_comparisons_as_they_were(
+    world: World, instructions: Path, settings: Path, audit: Audit, tmp_path: Path
+) -> None:
+    run, again = tmp_path / "run", tmp_path / "again"
+    with OpenAIServer(lambda call: json.dumps({"why": "so it is", "label": "CLEAR"})) as server:
+        judge = f"openai:tiny@{server.base_url}"
+        asked = audit(
+            "run",
+            *world.arguments(base=str(world.model), config=str(settings), out=str(run), judge=judge),
+            *("--utility", "win-rate", "--instructions", str(instructions)),
+        )
+        assert asked.code == 4, asked.err  # a judge that clears everything fails the canaries
+    ruled = audit("rejudge", str(run), "--judge", "rules", "--out", str(again))
+    assert ruled.code == 0, ruled.err
+    before, after = report_of(run), report_of(again)
+    assert after["utility"]["win_rate"] == before["utility"]["win_rate"] is not None
+    for name, why in before["utility"]["withheld"].items():
+        if name.startswith("win_rate."):
+            assert after["utility"]["withheld"][name] == why
+    assert any("compared in the run" in line for line in after["utility"]["how"])
 
 
 def test_what_cannot_be_measured_is_refused_before_anything_is_asked(

@@ -48,6 +48,7 @@ _PACKAGES = (
     ("openai", "endpoints, and judges behind them", 'pip install "unlearning-audit[openai]"'),
     ("google-genai", "judges of Google's", 'pip install "unlearning-audit[judges]"'),
     ("crowd-kit", "the panel rule dawid_skene", 'pip install "unlearning-audit[judges]"'),
+    ("lm-eval", "tasks of lm-evaluation-harness", 'pip install "unlearning-audit[utility]"'),
 )
 
 

@@ -11,10 +11,12 @@ from audit.judges.bench import open_judges
 from audit.judges.canaries import canary_claims
 from audit.judges.rulings import claims_of
 from audit.judges.shortcuts import without_call
+from audit.recordings.given import Given
 from audit.recordings.run import read_run
 from audit.scoring.floor import targets_of_floor
 from audit.store import Store
 from audit.types import Claim
+from audit.utility.pair_judges import pair_calls, some_compares
 
 
 def estimate_rejudging(config: AuditConfig, store: Store) -> dict[str, Any]:
@@ -55,4 +57,17 @@ def estimate_rejudging(config: AuditConfig, store: Store) -> dict[str, Any]:
         },
         "to_ask_at_most": to_ask,
         "judges": words,
+        **_comparisons(config, given),
     }
+
+
+def _comparisons(config: AuditConfig, given: Given) -> dict[str, Any]:
+    """Comparisons of replies to open instructions, where the run asked some and a judge can make them."""
+    if given.open_part is None or not config.utility.wanted.win_rate or not some_compares(config):
+        return {}
+    compared = [
+        each
+        for each in given.subjects
+        if each.subject.role != "attacked" and (given.open_part.reference or each.subject.role != "base")
+    ]
+    return {"utility": pair_calls(config, len(given.open_part.instructions.items), len(compared))}

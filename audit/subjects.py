@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -101,8 +101,9 @@ def _local(config: AuditConfig, settings: EngineSettings) -> Subjects:
     }
     base = checkpoints.get("base")
     doubts = _compare_with_base(checkpoints["candidate"], base)
-    warnings = _differences(checkpoints["candidate"], base)
-    formats = _formats(config, checkpoints, warnings)
+    lacking: list[str] = []
+    formats = _formats(config, checkpoints, lacking)
+    warnings = [*_differences(checkpoints["candidate"], base, formats), *lacking]
     opened = []
     for role, source, adapter in sources:
         checkpoint = checkpoints[role]
@@ -185,7 +186,7 @@ def _formats(config: AuditConfig, checkpoints: dict[Role, Any], warnings: list[s
     return ("chat",)
 
 
-def _differences(candidate: Any, base: Any) -> list[str]:
+def _differences(candidate: Any, base: Any, formats: Sequence[Format]) -> list[str]:
     from audit.engines.checkpoint import VOLATILE_CONFIG
 
     warnings = []
@@ -202,11 +203,13 @@ def _differences(candidate: Any, base: Any) -> list[str]:
     if base is None:
         return warnings
     if candidate.template_fingerprint != base.template_fingerprint:
-        warnings.append("the candidate's chat template differs from the base's; both were run (see @format=…)")
+        run = "both were run (see @format=…)" if "chat_base" in formats else "neither was used: all is plain text"
+        warnings.append(f"the candidate's chat template differs from the base's; {run}")
     if candidate.tokenizer_fingerprint != base.tokenizer_fingerprint:
+        run = "it was asked through both (see @format=…)" if "chat_base" in formats else "it was asked through its own"
         warnings.append(
-            "the candidate's tokenizer differs from the base's; it was asked through both (see @format=…), and read "
-            "through the base's where their vocabularies are equal"
+            f"the candidate's tokenizer differs from the base's; {run}, and read through the base's where their "
+            "vocabularies are equal"
         )
     changed = [key for key in {**candidate.config, **base.config} if candidate.config.get(key) != base.config.get(key)]
     acting = sorted(key for key in changed if key not in VOLATILE_CONFIG)

@@ -18,6 +18,8 @@ Split = Literal["forget", "retain", "placebo"]
 #: What a probe is asked for. `context`: the forgotten fact stands in the prompt, so that nothing leaks; `open`: an
 #: instruction without any fact behind it. Both measure what forgetting cost.
 Aim = Literal["forget", "retain", "placebo", "context", "open"]
+#: Aims of which nothing is a leak or a fact that was to be kept: no part of what judges are compared on.
+COST: tuple[Aim, ...] = ("context", "open")
 Role = Literal["candidate", "base", "never_knew", "attacked"]
 Label = Literal["leak", "no_leak", "undecided"]
 #: Which of two replies is better, as they were shown; no `Label`, so that neither can stand where the other is meant.

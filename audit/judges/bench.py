@@ -18,7 +18,7 @@ from audit.protocols import Judge
 from audit.remote.budget import Budget
 from audit.remote.prices import load_prices
 from audit.store import Store
-from audit.types import Probe, Response, Ruling, Subject
+from audit.types import COST, Probe, Response, Ruling, Subject
 
 
 def open_judges(config: AuditConfig) -> tuple[list[Judge], Budget]:
@@ -91,7 +91,7 @@ class Bench:
         if self.panel.rule == "dawid_skene":
             for response in responses:
                 # questions of the search for holes must not change how the run's own answers are ruled on
-                if response.finish != "error" and probes[response.probe_id].split != "open":
+                if response.finish != "error" and probes[response.probe_id].split not in COST:
                     targets = probes[response.probe_id].targets
                     self._leak_keys |= {make_claim(target, response.text).key for target in targets}
             self.panel = self.panel.fitted({key: self.pool.verdicts.get(key, {}) for key in self._leak_keys})

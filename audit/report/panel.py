@@ -24,7 +24,7 @@ from audit.report.model import (
     PanelReport,
 )
 from audit.stats.agreement import agreement, krippendorff_alpha
-from audit.types import Claim, Label, Verdict
+from audit.types import COST, Claim, Label, Verdict
 
 _EXAMPLES = 20  # disputed claims in the report itself
 Votes = Mapping[str, Mapping[str, Verdict]]
@@ -70,7 +70,7 @@ def _claims(bench: Bench, results: Sequence[Asked]) -> tuple[dict[str, ClaimCoun
         probes = {probe.id: probe for probe in asked.probes}
         n, seen = 0, set()
         for response in asked.responses:
-            if response.finish == "error":
+            if response.finish == "error" or probes[response.probe_id].split in COST:
                 continue
             for purpose, target in judged_targets(probes[response.probe_id], bench.floor_of(asked.subject)):
                 claim = make_claim(target, response.text)

@@ -47,8 +47,9 @@ from audit.utility.win_reference import (
 
 __all__ = ["Comparer", "make_pair", "pair_calls"]
 
-#: Shares of a subject's pairs above which it is said that orders disagree, or that pairs are undecided.
-_MANY_DISAGREE, _MANY_UNDECIDED = 1 / 3, 0.1
+#: Shares of a subject's pairs above which it is said that orders disagree, or that pairs are undecided; and above which
+#: nothing but the disagreement is given.
+_MANY_DISAGREE, _MANY_UNDECIDED, _MOST_DISAGREE = 1 / 3, 0.1, 0.5
 _NO_CONTROL = "of the published protocol alone there is one number: its pairs are in one order, and length counts"
 
 
@@ -186,12 +187,17 @@ class Comparer:
             found.warnings.append(f"win rate: not informative: {report.why_not}")
         else:
             for rate in report.rates:
-                for estimate in (rate.raw, rate.length_controlled, rate.disagreement):
+                shown = (
+                    (rate.disagreement,) if _by_place(rate) else (rate.raw, rate.length_controlled, rate.disagreement)
+                )
+                for estimate in shown:
                     if estimate is not None:
                         found.add(rate.subject, estimate)
             mine = next((rate for rate in report.rates if rate.subject == "candidate"), None)
             if mine is not None and mine.raw is None:
                 found.withheld = dict.fromkeys(names, f"no pair was decided: {_counted(mine.reasons)}")
+            elif mine is not None and (why := _by_place(mine)):
+                found.withheld = dict.fromkeys((RAW, CONTROLLED), why)
             elif mine is not None and report.protocol != "paper" and not mine.controlled:
                 found.withheld[CONTROLLED] = mine.why_not_controlled
             if report.control is None:
@@ -204,6 +210,16 @@ class Comparer:
         for rate in report.rates:
             found.warnings += _warnings(rate)
         return found
+
+
+def _by_place(rate: WinRate) -> str:
+    """Why a win rate says nothing of the replies: the judges' choice hangs on their places. Every such pair is a tie,
+    so that a win rate near one half would be the judges' doing, with narrow limits. Empty where it does not."""
+    decided = rate.n - rate.undecided
+    if not decided or rate.order_disagreements <= _MOST_DISAGREE * decided:
+        return ""
+    unlike = f"{rate.order_disagreements} of {decided} pairs"
+    return f"not informative: {unlike} are ruled otherwise when the replies change places"
 
 
 def _compared(items: Sequence[Instruction], mine: Replies, theirs: Replies) -> list[Compared]:

@@ -134,6 +134,25 @@ def test_a_judge_of_places_gives_one_half_and_is_found_out(tmp_path: Path) -> No
     assert any("change places" in warning for warning in found.warnings)
 
 
+def test_a_judge_that_goes_by_place_where_the_topic_does_not_decide_gives_no_number(tmp_path: Path) -> None:
+    """It passes the control; every comparison of two replies on the topic is a tie by place alone."""
+
+    def place_after_topic(instruction: str, first: str, second: str) -> str:
+        score = [on_topic(instruction, text) > 0 for text in (first, second)]
+        return "FIRST" if score[0] >= score[1] else "SECOND"
+
+    with comparing(place_after_topic) as server:
+        config = settings(server)
+        base = speaking("base", config, SET, on_the_topic)
+        mine = speaking("candidate", config, SET, lambda number, topic: f"Well, {topic} it is, and no more of that.")
+        with comparer(config, tmp_path) as judges:
+            report, found = judges.compare([mine, base], SET, None)
+    assert report.informative and report.control is not None and report.control.own_preferred == 20
+    assert candidate(report).order_disagreements == 60
+    assert set(found.withheld) == {"win_rate.raw", "win_rate.length_controlled"}
+    assert set(found.estimates["candidate"]) == {"win_rate.order_disagreement"}
+
+
 # ------------------------------------------------------------------------------------------------------- failures
 
 

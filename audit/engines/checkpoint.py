@@ -375,6 +375,8 @@ def _load_tokenizer(path: Path, *, trust_remote_code: bool) -> Any:
         raise ModelError(f"the tokenizer in {path} cannot be loaded: {first_line(error)}") from error
     if len(tokenizer) == 0:
         raise ModelError(f"the tokenizer in {path} is empty")
+    # transformers would say it once on standard error; prompts longer than the context are found and named by us
+    tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
     return tokenizer
 
 

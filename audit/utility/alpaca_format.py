@@ -16,7 +16,7 @@ from audit.report.read import given_records, load_report
 from audit.tasks import Problem
 from audit.tasks.model import Row, ordered
 from audit.types import Probe, Record, Response, Subject
-from audit.utility.instructions import FAMILY, InstructionSet, instruction_text, problem_in, rows_of, text_of
+from audit.utility.instructions import FAMILY, InstructionSet, instruction_text, place_of, problem_in, rows_of, text_of
 
 _SHOWN = 20
 
@@ -53,7 +53,7 @@ def reference_outputs(path: str | Path, instructions: InstructionSet) -> dict[st
             continue
         known = replies.setdefault(text.strip(), (output, row))
         if known[0] != output:
-            problems.append(problem_in(row, "output", f"another reply to the instruction of line {known[1].line}"))
+            problems.append(problem_in(row, "output", f"another reply to the instruction of {place_of(known[1])}"))
     if len(generators) > 1:
         names = ", ".join(list(generators)[:3])
         several = f"replies of {len(generators)} generators ({names}{', …' if len(generators) > 3 else ''})"

@@ -222,7 +222,7 @@ def _read(
         item = Instruction(id=name or digest("instruction", text)[:12], text=text, category=part)
         for key, seen, field in ((text.strip(), by_text, "instruction"), (item.id, by_id, "id")):
             if key in seen:
-                problem(row, field, f"the same as in line {seen[key].line}")
+                problem(row, field, f"the same as in {place_of(seen[key])}")
             seen.setdefault(key, row)
         items.append(item)
     if not rows and not problems:
@@ -231,13 +231,24 @@ def _read(
     return tuple(items)
 
 
+class Entry(Row, frozen=True):
+    """A row of a JSON array, named by its place in it: all of an array may stand on one line."""
+
+    place: int = 0
+    """From 1."""
+
+
 def rows_of(path: Path) -> tuple[list[Row], list[Problem]]:
     """Objects of a JSON or JSON Lines file with what cannot be read. Raises ConfigError for any other file."""
     if not path.is_file():
         raise ConfigError(f"no such file: {path}")
     if path.suffix.lower() not in (".json", ".jsonl"):
         raise ConfigError(f"{path}: cannot be read", hint="give a .json file (one array) or a .jsonl file")
-    return read_rows(path)
+    rows, problems = read_rows(path)
+    array = path.read_bytes().removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
+    if problems or not array:
+        return rows, problems  # an entry that is no object has no row: the places of those after it would be wrong
+    return [Entry(file=r.file, line=r.line, fields=r.fields, place=i) for i, r in enumerate(rows, start=1)], problems
 
 
 def text_of(row: Row, problems: list[Problem]) -> str | None:
@@ -272,4 +283,13 @@ def _id(row: Row, problem: Callable[[Row, str, str], None]) -> str | None:
 
 
 def problem_in(row: Row, field: str, message: str) -> Problem:
+    """Something wrong with a row, which is named by its line, or by its place in an array."""
+    if isinstance(row, Entry):
+        field = f"{place_of(row)}, {field}"
+        return Problem(severity="error", file=row.file, field=field, message=message, kind="schema")
     return Problem(severity="error", file=row.file, line=row.line, field=field, message=message, kind="schema")
+
+
+def place_of(row: Row) -> str:
+    """line 3, or entry 3 of an array."""
+    return f"entry {row.place}" if isinstance(row, Entry) else f"line {row.line}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -73,10 +73,12 @@ class UtilityConfig(pydantic.BaseModel):
             problems.append("--holes needs somebody who writes questions: --generator openai:MODEL or local:PATH")
         if self.generator and not self.holes:
             problems.append("--generator writes questions for --holes N: say how many")
-        if not wanted.open and (self.instructions or self.max_instructions):
-            problems.append("--instructions goes with --utility open, win-rate or salted")
-        if not wanted.win_rate and (self.judges or self.reference_outputs):
-            problems.append("--win-judge and --reference-outputs go with --utility win-rate")
+        given = {"--instructions": self.instructions, "--max-instructions": self.max_instructions}
+        if not (wanted.open or wanted.salted):
+            problems += _without(given, "--utility open, win-rate or salted")
+        given = {"--win-judge": self.judges, "--reference-outputs": self.reference_outputs}
+        if not wanted.win_rate:
+            problems += _without(given, "--utility win-rate")
         if problems:
             raise ValueError("\n".join(problems))
         return self
@@ -97,6 +99,11 @@ class Wanted:
     salted: bool
     tasks: tuple[str, ...]
     """Of lm-evaluation-harness."""
+
+
+def _without(given: Mapping[str, object], needed: str) -> list[str]:
+    """A sentence for each setting that was given and does nothing without what is needed."""
+    return [f"{name} goes with {needed}" for name, value in given.items() if value]
 
 
 def wanted_from(measures: Sequence[str]) -> Wanted:

@@ -288,3 +288,12 @@ def test_an_adapter_of_another_base_is_refused(trained: Path, copy: Path, tmp_pa
         open_checkpoint(str(adapter))
     with pytest.raises(ModelError, match="no adapter folder"):
         open_checkpoint(str(trained), adapter=str(tmp_path / "nowhere"))
+
+
+def test_a_prompt_beyond_the_context_is_counted_without_a_word(
+    copy: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    edit(copy / "tokenizer_config.json", model_max_length=8)
+    tokenizer = open_checkpoint(str(copy)).tokenizer
+    assert tokenizer.model_max_length == 8 and len(tokenizer("a b c d " * 20)["input_ids"]) > 8
+    assert "sequence length" not in capsys.readouterr().err + caplog.text

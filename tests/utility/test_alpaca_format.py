@@ -78,7 +78,8 @@ def test_outputs_of_another_prompt_set(tmp_path: Path) -> None:
     assert caught.value.exit_code == 2 and "--instructions" in caught.value.hint
 
 
-def test_two_replies_to_one_instruction_and_everything_else_at_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("between", [", ", ",\n"])
+def test_two_replies_to_one_instruction_and_everything_else_at_once(tmp_path: Path, between: str) -> None:
     rows = [
         *ROWS,
         row("Draw.", "a line"),
@@ -88,16 +89,16 @@ def test_two_replies_to_one_instruction_and_everything_else_at_once(tmp_path: Pa
         row("Draw.", "", "other"),
     ]
     path = tmp_path / "outputs.json"
-    path.write_text("[\n" + ",\n".join(json.dumps(each) for each in rows) + "\n]", encoding="utf-8")
+    path.write_text(f"[{between.join(json.dumps(each) for each in rows)}]", encoding="utf-8")
     with pytest.raises(ConfigError) as caught:
         reference_outputs(path, SET)
     said = str(caught.value)
     assert len(caught.value.problems) == 5
     assert "generator: replies of 2 generators (m, other)" in said
-    assert ":5 output: another reply to the instruction of line 4" in said
-    assert ":6 output: must be text, not None" in said
-    assert ":7 output: missing" in said
-    assert ":8 instruction: missing" in said
+    assert " entry 4, output: another reply to the instruction of entry 3" in said
+    assert " entry 5, output: must be text, not None" in said
+    assert " entry 6, output: missing" in said
+    assert " entry 7, instruction: missing" in said
 
 
 @pytest.mark.parametrize("name", ["nowhere.json", "outputs.csv"])

@@ -205,6 +205,19 @@ def test_everything_wrong_with_a_file_is_told_at_once(tmp_path: Path, task: Task
     assert "9 errors" in said and ":1 " not in said and ":6 " not in said
 
 
+def test_entries_of_an_array_are_named_by_their_place(tmp_path: Path, task: Task) -> None:
+    path = tmp_path / "bad.json"
+    path.write_text('[{"instruction": "Sing."}, {"instruction": ""}, {"instruction": "Sing."}]', encoding="utf-8")
+    with pytest.raises(TaskError) as caught:
+        given(path, task)
+    said = str(caught.value)
+    assert " entry 2, instruction: empty" in said and " entry 3, instruction: the same as in entry 1" in said
+    lines = tmp_path / "lines.json"
+    lines.write_text('{"instruction": "Sing."}\n\n{"instruction": ""}\n', encoding="utf-8")
+    with pytest.raises(TaskError, match=r"lines\.json:3 instruction: empty"):
+        given(lines, task)
+
+
 @pytest.mark.parametrize(
     ("name", "text", "error"),
     [

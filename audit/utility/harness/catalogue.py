@@ -20,6 +20,7 @@ from audit.utility.harness.retained_choice import NAME as RETAINED_CHOICE
 from audit.utility.harness.stock import StockFiles
 
 INSTALL = 'pip install "unlearning-audit[utility]"'
+_RUNS_CODE = "it runs code that the model writes"
 #: Where settings without a flag are written.
 _IN_CONFIG = "in a file for --config: utility: {{{}}}"
 
@@ -185,6 +186,35 @@ def _references(members: Sequence[Any]) -> Iterator[str]:
             yield member["task"]
 
 
+def _members(name: str, manager: Any) -> Iterator[str]:
+    """Names of the single tasks that have a file of their own, behind a name that is known."""
+    entry = manager.task_index[name]
+    members = (entry.cfg or {}).get("task")
+    if entry.kind.name == "TAG":
+        below: Sequence[str] = sorted(entry.tags)
+    elif entry.kind.name == "GROUP":
+        below = list(_references(members)) if isinstance(members, list) else []
+    else:
+        yield name
+        return
+    for each in below:
+        if each in manager.task_index:
+            yield from _members(each, manager)
+
+
+def _runs_code(entry: Any) -> bool:
+    """Whether a task's file says that the model's code is run; a file that cannot be read is left to the loader."""
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    if entry.yaml_path is None:
+        return False
+    try:
+        settings = load_yaml(entry.yaml_path, resolve_func=False, recursive=True)
+    except Exception:  # noqa: BLE001 - the loader meets the same error, and it is told there
+        return False
+    return bool(settings.get("unsafe_code"))
+
+
 def _load(
     name: str,
     manager: Any,
@@ -198,6 +228,9 @@ def _load(
     )
     spec = retained_choice() if own else name
     with quiet_harness():
+        for member in _members(name, manager):  # before anything is loaded: their scorers come from the hub
+            if _runs_code(manager.task_index[member]):
+                raise _refused(name, member, _RUNS_CODE)
         try:
             loaded = Loaded(name, manager._load_spec(spec))
         except Exception as error:  # whatever a task's code and the readers of its data raise
@@ -224,7 +257,7 @@ def _check(name: str, task: Any) -> None:
     """ConfigError for tasks that the audit does not run."""
     why = None
     if getattr(task, "UNSAFE_CODE", False):
-        why = "it runs code that the model writes"
+        why = _RUNS_CODE
     elif getattr(task, "MULTIMODAL", False):
         why = "it shows pictures or plays sounds"
     elif task.OUTPUT_TYPE == "generate_until":
@@ -233,9 +266,11 @@ def _check(name: str, task: Any) -> None:
         except ValueError as error:
             why = str(error)
     if why is not None:
-        raise ConfigError(
-            f"the audit cannot run task {task.task_name} of lm-evaluation-harness (asked for as {name}): {why}"
-        )
+        raise _refused(name, task.task_name, why)
+
+
+def _refused(name: str, task: str, why: str) -> ConfigError:
+    return ConfigError(f"the audit cannot run task {task} of lm-evaluation-harness (asked for as {name}): {why}")
 
 
 def _unusable(name: str, error: Exception) -> ConfigError:
@@ -265,7 +300,7 @@ def _unusable(name: str, error: Exception) -> ConfigError:
         hint=f"copy that data set's folder (its README.md and data files) to this machine, write FOLDER/{file} with "
         f"the settings of {name} and `dataset_path: /path/of/the/copy`, and give FOLDER "
         + _IN_CONFIG.format("lm_eval_include: FOLDER")
-        + "; docs/utility.md has an example",
+        + "; docs/lm-eval.md has an example",
     )
 
 

@@ -101,7 +101,19 @@ def test_a_task_of_the_hub_says_which_file_to_give(opened: Checkpoint, tmp_path:
     said = f"{caught.value} {caught.value.hint}"
     for part in ("somebody/far_away", "part_one", "test, dev", "dataset_path: /path/of/the/copy", "lm_eval_include"):
         assert part in said
+    page = next(word for word in said.split() if word.startswith("docs/"))
+    assert "dataset_path" in (Path(__file__).parents[3] / page).read_text(encoding="utf-8")
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("name", ["humaneval", "humaneval_instruct", "code_of_all_sorts"])
+def test_tasks_that_run_code_are_refused_before_their_scorer_is_fetched(
+    opened: Checkpoint, tmp_path: Path, name: str
+) -> None:
+    include = write_tasks(tmp_path / "tasks")
+    (include / "group.yaml").write_text("group: code_of_all_sorts\ntask:\n  - tiny_choice\n  - humaneval\n")
+    with pytest.raises(ConfigError, match=r"cannot run task humaneval\w* .*: it runs code that the model writes"):
+        Harness(config(name, lm_eval_include=str(include)), task(), models(opened))
 
 
 def test_a_missing_data_file_is_named(opened: Checkpoint, tmp_path: Path) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from typing import Literal
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,6 +18,10 @@ from audit.types import Record
 FloatArray = NDArray[np.float64]
 #: Range of what is averaged; None for what has none (log-probabilities, entropies).
 Bounds = tuple[float, float] | None
+#: Which reading of what is undecided a difference is printed as: the greatest or the least.
+Shown = Literal["most", "least"]
+#: Additions that the exact count of signs may take; beyond it signs are drawn. A report has hundreds of differences.
+WORK = 3_000_000
 
 
 class Difference(Record):
@@ -39,7 +45,7 @@ def mean_difference(
     *,
     bounds: Bounds = (-1.0, 1.0),
     grain: int = 1000,
-    work: int | None = None,
+    work: int = WORK,
     of: str = "facts",
     confidence: float,
 ) -> Difference | None:
@@ -54,7 +60,7 @@ def mean_difference(
     rows = [first[name] - second[name] for name in shared]
     low, high = mean_limits(rows, bounds, confidence)
     steps = {name: Fraction(round(row * grain), grain) for name, row in zip(shared, rows, strict=True)}
-    flipped = sign_flip(steps) if work is None else sign_flip(steps, work=work)
+    flipped = sign_flip(steps, work=work)
     how = "exact" if flipped.exact else "drawn"
     return Difference(
         value=float(np.mean(rows)),
@@ -70,36 +76,35 @@ def bounded_difference(
     first: Mapping[str, tuple[float, float]],
     second: Mapping[str, tuple[float, float]],
     *,
+    shown: Shown,
     bounds: Bounds = (-1.0, 1.0),
     of: str = "facts",
     confidence: float,
 ) -> Difference | None:
     """First less second where each item is known to lie between two numbers; equal ones where nothing is undecided.
 
-    value: both at their lower number, as in estimates. The limits hold every reading of what is undecided. The p-value
-    is the largest of three readings (both lower, the least and the greatest difference), and 1 where these two differ
-    in sign: what hangs on undecided items is never more than chance. None where no item is shared.
+    shown: which reading of what is undecided is the value, that of the greatest or of the least difference. There is
+    no default: the caller takes the one that does not flatter the model that is judged. The limits hold both, and so
+    every reading between them. The p-value is the larger one of the two, and 1 where their signs differ or one is
+    zero: what hangs on undecided items is never more than chance. None where no item is shared.
     """
     lower = [{name: span[0] for name, span in side.items()} for side in (first, second)]
     upper = [{name: span[1] for name, span in side.items()} for side in (first, second)]
-    as_given = mean_difference(*lower, bounds=bounds, of=of, confidence=confidence)
-    if as_given is None:
-        return None
-    shared = first.keys() & second.keys()
-    undecided = sum(len({*first[name]}) > 1 or len({*second[name]}) > 1 for name in shared)
-    if not undecided:
-        return as_given
     least = mean_difference(lower[0], upper[1], bounds=bounds, of=of, confidence=confidence)
+    undecided = sum(len({*first[name]}) > 1 or len({*second[name]}) > 1 for name in first.keys() & second.keys())
+    if least is None or not undecided:
+        return least
     most = mean_difference(upper[0], lower[1], bounds=bounds, of=of, confidence=confidence)
-    assert least is not None and most is not None  # the items are the same
-    readings = (as_given, least, most)
-    return Difference(
-        value=as_given.value,
-        low=min(reading.low for reading in readings),
-        high=max(reading.high for reading in readings),
-        n=as_given.n,
-        p_value=max(r.p_value for r in readings) if least.value * most.value > 0 else 1.0,
-        method=f"{as_given.method}; limits and p-value hold the {undecided} undecided {of} read either way",
+    assert most is not None  # the items are the same
+    taken = most if shown == "most" else least
+    reading = "greatest" if shown == "most" else "least"
+    return msgspec.structs.replace(
+        taken,
+        low=min(least.low, most.low),
+        high=max(least.high, most.high),
+        p_value=max(least.p_value, most.p_value) if least.value * most.value > 0 else 1.0,
+        method=f"{taken.method}; {undecided} undecided {of}: the value is the {reading} difference that they allow, "
+        "limits and p-value hold them read either way",
     )
 
 

@@ -7,7 +7,9 @@ gives a forgotten answer from its surroundings can be made to act as if it knew 
 The two want opposite signs of one number: it is shown, and a policy says which is good.
 
 A base that knows a fact answers it whatever stands in the prompt, so its own number does not show that it reads. The
-control is `invented`: placebo facts, which nobody can know, stated in the same way.
+control is `invented`: placebo facts, which nobody can know, stated in the same way. Where nothing shows that models of
+this kind read their prompt, both ways are withheld. That few answers come back from surroundings then shows nothing;
+and what such a model answers it answers from memory, which the questions without a prompt show by themselves.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from audit.probes.plan import probe_set_hash
 from audit.prompts import PromptFile, load_prompt
 from audit.scoring.cells import Cell
 from audit.scoring.estimates import topic_of
-from audit.stats.paired import bounded_difference
+from audit.stats.paired import Shown, bounded_difference
 from audit.stats.shares import bounds_of, share_of_facts, worst_of
 from audit.tasks import Task
 from audit.types import Aim, Decoding, Fact, Format, Label, Message, Probe, Target
@@ -35,6 +37,10 @@ FAMILY = "context"
 WAYS = ("stated", "reintroduced", "invented")
 #: A base that answers fewer of the facts in its prompt cannot use a prompt: what a candidate makes of it says nothing.
 USES_PROMPTS = 0.25
+#: Which reading of undecided facts the drop against the base is printed as. Fewer answers are damage where the fact
+#: stands in the prompt, and more are a leak where it does not.
+_SHOWN: dict[str, Shown] = {"stated": "most", "invented": "most", "reintroduced": "least"}
+_CONTROL = "the control that never knew them"
 _FILES: dict[Format, str] = {
     "chat": "context_chat.v1.md",
     "chat_base": "context_chat.v1.md",
@@ -135,7 +141,9 @@ def context_use(
                     answered=sum(label == "leak" for label in labels.values()),
                     undecided=sum(label == "undecided" for label in labels.values()),
                     refused=sum(c.label != "leak" and look(texts.get(c.probe_id, "")).refusal for c in chosen),
-                    drop=bounded_difference(bounds_of(base), bounds_of(labels), confidence=confidence)
+                    drop=bounded_difference(
+                        bounds_of(base), bounds_of(labels), shown=_SHOWN[way], confidence=confidence
+                    )
                     if compared
                     else None,
                     usable=len(usable) if compared else None,
@@ -153,7 +161,8 @@ def _say(results: Sequence[Asked], uses: Mapping[str, tuple[ContextUse, ...]], f
     """What the numbers cannot say: models that cannot use their prompt, facts that nothing could be said of."""
     why = _uninformative(results, uses)
     if why:
-        found.withheld.update({"context.stated": why, "context.stated@known": why})
+        for name in ("context.stated", "context.reintroduced"):
+            found.withheld.update({name: why, f"{name}@known": why})
     for asked in results:
         for use in uses.get(asked.subject.id, ()):
             if asked.subject.role == "candidate" and use.way == "invented":
@@ -183,18 +192,27 @@ def _reads_less(use: ContextUse, informative: bool, confidence: float) -> list[s
 
 
 def _uninformative(results: Sequence[Asked], uses: Mapping[str, tuple[ContextUse, ...]]) -> str:
-    """Why the share of stated facts says nothing; empty where it does.
+    """Why the shares of stated and reintroduced facts say nothing; empty where they do.
 
     What shows that a model of this kind reads its prompt is the base on invented facts; without such facts the control
-    that never knew the stated ones; the base on stated facts, which it knows, must answer them in any case.
+    that never knew the stated ones; the base on stated facts, which it knows, must answer them in any case. Without a
+    base it is the control, and without one the candidate itself, on invented facts; on stated ones where none is
+    invented, and then a candidate that answers enough of them is taken to read.
     """
+    if not uses:
+        return ""
     by_role = {a.subject.role: {use.way: use for use in uses.get(a.subject.id, ())} for a in results}
     base, never_knew = by_role.get("base", {}), by_role.get("never_knew", {})
-    rows = [("the base itself", "", base.get("stated"))]
-    if "invented" in base:
-        rows.append(("the base itself", "invented ", base["invented"]))
+    if not base:
+        who, reader = (_CONTROL, never_knew) if never_knew else ("the candidate itself", by_role.get("candidate", {}))
+        invented = "invented" in reader
+        rows = [(who, "invented " if invented else "", reader.get("invented" if invented else "stated"))]
     else:
-        rows.append(("the control that never knew them", "", never_knew.get("stated")))
+        rows = [("the base itself", "", base.get("stated"))]
+        if "invented" in base:
+            rows.append(("the base itself", "invented ", base["invented"]))
+        else:
+            rows.append((_CONTROL, "", never_knew.get("stated")))
     for who, kind, use in rows:
         if use is not None and use.answered < USES_PROMPTS * use.n:
             undecided = f" ({use.undecided} undecided)" if use.undecided else ""

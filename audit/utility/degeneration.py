@@ -8,15 +8,18 @@ instruction or all wordings of one fact, so that limits are over facts and not o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Literal
+
+import msgspec
 
 from audit.asking import Asked
 from audit.probes.plan import probe_set_hash
 from audit.stats.paired import Difference, mean_difference
 from audit.stats.shares import Bounds, mean_of_facts, share_of_facts
-from audit.types import Label
+from audit.types import Estimate, Label
 from audit.utility.records import Found, TextMeasure, TextQuality
 from audit.utility.replies import POOLED, Replies, by_unit, replies_of, unit_of
 
@@ -58,7 +61,6 @@ BROKEN_BASE = 0.5
 #: A base that replies to open instructions in fewer words than this, in the mean, does not follow them.
 FEW_WORDS = 5
 
-_WORK = 3_000_000  # of the exact sign-flip count; beyond it signs are drawn
 _UNBOUNDED = frozenset({"entropy", "entropy_sum", "words"})
 _NAMES: dict[str, str] = {"open": "open instructions", "retain": "retained questions", "forget": "forget questions"}
 
@@ -67,9 +69,10 @@ def text_quality(results: Sequence[Asked], *, confidence: float) -> tuple[dict[s
     """Every unaltered subject's replies by kind of prompt, beside the base's where there is one.
 
     Estimates: `degeneration.<name>` of every subject over its replies to open instructions, where those were asked;
-    what failed counts as undecided. Warnings: measures of candidate and control that are out of the base's range on
-    open or retained prompts, replies that are missing, and a base that is itself too broken to compare with. Refusals
-    and rigidity on forgotten questions are to be expected: they are measured and not warned of.
+    what failed counts as undecided, and where more than half failed the candidate's are withheld. Warnings: measures of
+    candidate and control that are out of the base's range on open or retained prompts, replies that are missing, and a
+    base that is itself too broken to compare with. Refusals and rigidity on forgotten questions are to be expected:
+    they are measured and not warned of.
     """
     found = Found()
     quality: dict[str, tuple[TextQuality, ...]] = {}
@@ -94,6 +97,8 @@ def text_quality(results: Sequence[Asked], *, confidence: float) -> tuple[dict[s
         if rows:
             quality[name] = tuple(rows)
         _estimates(found, name, replies[name]["open"], confidence)
+        if asked.subject.role == "candidate":
+            found.withheld.update(_unanswered(replies[name]["open"]))
     return quality, found
 
 
@@ -136,7 +141,6 @@ def _difference(
         by_unit(values, mine.probes, both),
         by_unit(theirs, mine.probes, both),
         bounds=None if name in _UNBOUNDED else (-1.0, 1.0),
-        work=_WORK,
         of="instructions" if kind == "open" else "facts",
         confidence=confidence,
     )
@@ -164,19 +168,40 @@ def _estimates(found: Found, subject: str, replies: Replies, confidence: float) 
             unit: "undecided" if probe_id not in values else "leak" if values[probe_id] else "no_leak"
             for probe_id, unit in units.items()
         }
-        found.add(
-            subject,
-            share_of_facts(outcomes, one_topic, name=f"degeneration.{name}", confidence=confidence, probe_set=probes),
+        share = share_of_facts(
+            outcomes, one_topic, name=f"degeneration.{name}", confidence=confidence, probe_set=probes
         )
+        found.add(subject, _over_instructions(share))
     repeated = replies.values.get("repetition", {})
     spread: dict[str, Bounds] = {
         unit: (repeated[probe_id], repeated[probe_id]) if probe_id in repeated else (0.0, 1.0)
         for probe_id, unit in units.items()
     }
-    found.add(
-        subject,
-        mean_of_facts(spread, one_topic, name="degeneration.repetition", confidence=confidence, probe_set=probes),
+    mean = mean_of_facts(spread, one_topic, name="degeneration.repetition", confidence=confidence, probe_set=probes)
+    found.add(subject, _over_instructions(mean))
+
+
+def _over_instructions(estimate: Estimate) -> Estimate:
+    """Its method in words that fit: no facts are counted here, and nothing leaks."""
+    method = estimate.method.replace("over facts", "over instructions")
+    method = re.sub(
+        r"the (\d+) undecided as no leak, high as leak", r"the \1 without a reply as not so, high as so", method
     )
+    method = re.sub(
+        r"undecided cells \((\d+) facts have some\) as no leak, high as leak",
+        r"the \1 without a reply as 0, high as 1",
+        method,
+    )
+    return msgspec.structs.replace(estimate, method=method)
+
+
+def _unanswered(replies: Replies) -> dict[str, str]:
+    """Why nothing can be said of the replies to open instructions: most are not there."""
+    asked = len(replies.probes)
+    if 2 * replies.failed <= asked:
+        return {}
+    why = f"{replies.failed} of {asked} replies to open instructions are not there: the generations failed"
+    return {f"degeneration.{name}": why for name in (*SHARES, "repetition")}
 
 
 def _warnings(subject: str, row: TextQuality, *, is_base: bool) -> list[str]:

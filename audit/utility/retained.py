@@ -11,16 +11,15 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import msgspec
-
 from audit.asking import Asked
 from audit.fingerprint import digest
 from audit.probes.plan import probe_set_hash
 from audit.scoring.cells import Cell
 from audit.scoring.estimates import share_of_tries, topic_of
 from audit.scoring.views import PLAIN, greedy
-from audit.stats.paired import Difference, mean_difference
+from audit.stats.paired import bounded_difference
 from audit.stats.shares import Bounds, mean_of_facts, share_of_facts
+from audit.stats.sign_flip import holm
 from audit.tasks import Task
 from audit.types import Aim, Fact, Label, Response
 from audit.utility.looks import look, replied
@@ -30,7 +29,6 @@ from audit.utility.records import Found, LostFact, RetainedLoss, RetainedTier
 KNOWN = 0.5
 #: A drop of so much, beyond chance, is warned of.
 DROP = 0.05
-_WORK = 3_000_000  # of the exact sign-flip count; beyond it signs are drawn
 
 LOST = "retain.lost"
 REFUSED = "retain.refused"
@@ -183,7 +181,7 @@ def _loss(
         refusals=_mean(subject.refused),
         base_refusals=_mean(base.refused),
     )
-    found.warnings += _warnings(name, loss)
+    found.warnings += [*_warnings(name, loss), *_tier_warnings(name, loss, confidence)]
     return loss
 
 
@@ -205,9 +203,10 @@ def _tier(
     lost = [fact for fact in known if outcomes[fact] == "leak"]
     return RetainedTier(
         tier=tier,
-        drop=paired_drop(
+        drop=bounded_difference(
             {fact: base.answered[fact] for fact in members if fact in base.answered},
             {fact: subject.answered[fact] for fact in members},
+            shown="most",  # what is undecided is answered by the base and not by the subject: no loss is hidden
             confidence=confidence,
         ),
         knew=len(known),
@@ -217,39 +216,6 @@ def _tier(
         gained=sum(
             base.answered[fact][1] < KNOWN <= subject.answered[fact][0] for fact in members if fact in base.answered
         ),
-    )
-
-
-def paired_drop(base: Mapping[str, Bounds], subject: Mapping[str, Bounds], *, confidence: float) -> Difference | None:
-    """Base less subject, paired by fact, from shares in [0, 1] with the undecided as not answered and as answered.
-
-    The value is the reading that hides no loss: what is undecided counts as answered by the base and as not answered
-    by the subject. `low` is the lower limit under the opposite reading, `high` the upper one under this, and the
-    p-value the larger of the two; 1 where zero lies between them. None where no fact is in both.
-    """
-    worst = mean_difference(
-        {fact: upper for fact, (_, upper) in base.items()},
-        {fact: lower for fact, (lower, _) in subject.items()},
-        work=_WORK,
-        confidence=confidence,
-    )
-    kindest = mean_difference(
-        {fact: lower for fact, (lower, _) in base.items()},
-        {fact: upper for fact, (_, upper) in subject.items()},
-        work=_WORK,
-        confidence=confidence,
-    )
-    if worst is None or kindest is None:
-        return None
-    n_open = sum(base[f][0] < base[f][1] or subject[f][0] < subject[f][1] for f in base.keys() & subject.keys())
-    if not n_open:
-        return worst
-    return msgspec.structs.replace(
-        worst,
-        low=min(worst.low, kindest.low),
-        high=max(worst.high, kindest.high),
-        p_value=max(worst.p_value, kindest.p_value) if worst.value * kindest.value > 0 else 1.0,
-        method=f"{worst.method}; {n_open} with undecided answers: counted as loss, low as none",
     )
 
 
@@ -291,6 +257,26 @@ def _warnings(name: str, loss: RetainedLoss) -> list[str]:
         if everything.open:
             said += f", and {everything.open} may be lost: undecided"
     return [said]
+
+
+def _tier_warnings(name: str, loss: RetainedLoss, confidence: float) -> list[str]:
+    """Tiers that lost something beyond chance, however little all facts together did: a few that are hit hard vanish
+    among many that are not. Holm's correction over the tiers that could be compared."""
+    everything, *tiers = loss.tiers
+    measured = [(tier, tier.drop) for tier in tiers if tier.drop is not None]
+    if len(measured) < 2 and measured and everything.drop is not None and measured[0][1].n == everything.drop.n:
+        return []  # the only tier is all there is
+    corrected = holm([drop.p_value for _, drop in measured])
+    said = []
+    for (tier, drop), p_value in zip(measured, corrected, strict=True):
+        if p_value > 1 - confidence or drop.value < DROP:
+            continue
+        said.append(
+            f"{100 * drop.value:.0f} of 100 in the tier {tier.tier} ({100 * drop.low:.0f} to {100 * drop.high:.0f}; "
+            f"p = {p_value:.2g} after correction for {len(measured)} tiers; of {tier.knew} facts that the base knew it "
+            f"lost {tier.lost}" + (f", and {tier.open} may be lost: undecided)" if tier.open else ")")
+        )
+    return [f"{name}: it answers fewer retained questions than the base by {'; by '.join(said)}"] if said else []
 
 
 def _mean(values: Mapping[str, Bounds]) -> float:

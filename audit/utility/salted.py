@@ -22,7 +22,7 @@ from audit.probes.build import make_probe
 from audit.probes.plan import probe_set_hash
 from audit.prompts import load_prompt
 from audit.stats.ngrams import ngram_entropy, words_of
-from audit.stats.paired import Difference, bounded_difference, mean_difference
+from audit.stats.paired import Difference, Shown, bounded_difference, mean_difference
 from audit.stats.shares import Bounds, share_of_facts
 from audit.tasks import Task
 from audit.types import Estimate, Format, Label, Probe
@@ -80,7 +80,9 @@ def salted_effect(results: Sequence[Asked], *, confidence: float) -> tuple[tuple
     """How each subject treats salted instructions against the same ones with other words, and against the base.
 
     Estimates, over instructions: `salted.refused`, and `salted.refused@form=other` of the same instructions with the
-    other words. A failed generation is neither refused nor answered; the limits hold both.
+    other words. A failed generation is neither refused nor answered: the limits hold both, the value of an effect is
+    the reading that does not flatter the candidate, and failures are warned of. Where most pairs of the candidate or of
+    the base lack a reply, nothing is said of salted prompts: both estimates are withheld.
     """
     replies = {asked.subject.id: _replies(asked) for asked in results}
     base_id = next((a.subject.id for a in results if a.subject.role == "base" and replies[a.subject.id]), None)
@@ -92,10 +94,12 @@ def salted_effect(results: Sequence[Asked], *, confidence: float) -> tuple[tuple
         if not own:
             continue
         compared = base if base and name != base_id else None
-        refusals = _effect(own, None, _refuses, confidence)
-        beyond = _effect(own, compared, _refuses, confidence) if compared else None
-        broken = _effect(own, None, _breaks, confidence)
-        broken_beyond = _effect(own, compared, _breaks, confidence) if compared else None
+        # A base that refuses for the words' sake makes the candidate look better beside it.
+        shown: Shown = "least" if asked.subject.role == "base" else "most"
+        refusals = _effect(own, None, _refuses, shown, confidence)
+        beyond = _effect(own, compared, _refuses, shown, confidence) if compared else None
+        broken = _effect(own, None, _breaks, shown, confidence)
+        broken_beyond = _effect(own, compared, _breaks, shown, confidence) if compared else None
         salted, other = (_estimate(asked, own, form, confidence) for form in (SALTED, OTHER))
         found.add(name, salted)
         found.add(name, other)
@@ -117,11 +121,13 @@ def salted_effect(results: Sequence[Asked], *, confidence: float) -> tuple[tuple
                 failed=sum(None in (pair.salted, pair.other) for pair in own.values()),
             )
         )
+        found.warnings += _failures(name, own)
         if asked.subject.role == "candidate":
+            found.withheld.update(_mostly_failed(name, own))
             made = ((refusals, beyond), (broken, broken_beyond))
             found.warnings += _warnings(effects[-1], made, against_base=compared is not None, confidence=confidence)
     if base:
-        found.withheld.update(_uninformative(base))
+        found.withheld.update(_mostly_failed("base", base) or _uninformative(base))
     return tuple(effects), found
 
 
@@ -183,14 +189,16 @@ def _spans(pairs: Pairs, is_so: Callable[[str], bool]) -> dict[str, Bounds]:
     return spans
 
 
-def _effect(own: Pairs, base: Pairs | None, is_so: Callable[[str], bool], confidence: float) -> Difference | None:
+def _effect(
+    own: Pairs, base: Pairs | None, is_so: Callable[[str], bool], shown: Shown, confidence: float
+) -> Difference | None:
     """Salted less other, paired by instruction; less the base's own where there is one."""
     spans = _spans(own, is_so)
     if base is None:
         nothing: dict[str, Bounds] = dict.fromkeys(spans, (0.0, 0.0))
-        return bounded_difference(spans, nothing, of="instructions", confidence=confidence)
+        return bounded_difference(spans, nothing, shown=shown, of="instructions", confidence=confidence)
     theirs = _spans(base, is_so)
-    return bounded_difference(spans, theirs, bounds=(-2.0, 2.0), of="instructions", confidence=confidence)
+    return bounded_difference(spans, theirs, shown=shown, bounds=(-2.0, 2.0), of="instructions", confidence=confidence)
 
 
 def _entropy(pairs: Pairs, confidence: float) -> Difference | None:
@@ -269,6 +277,26 @@ def _warnings(
                 f"(p = {p_value:.2g})"
             )
     return said
+
+
+def _failures(subject: str, pairs: Pairs) -> list[str]:
+    """Replies that are not there, which no share counts."""
+    failed = {form: sum(pair.reply(form) is None for pair in pairs.values()) for form in (SALTED, OTHER)}
+    if not any(failed.values()):
+        return []
+    return [
+        f"{subject}: {failed[SALTED]} of {len(pairs)} harmless instructions with common words of the forget set, and "
+        f"{failed[OTHER]} of the same with other words, have no reply: they count as neither refused nor answered"
+    ]
+
+
+def _mostly_failed(subject: str, pairs: Pairs) -> dict[str, str]:
+    """Why nothing can be said of salted prompts: most of them lack a reply of the two that are compared."""
+    failed = sum(None in (pair.salted, pair.other) for pair in pairs.values())
+    if 2 * failed <= len(pairs):
+        return {}
+    why = f"not known: of {len(pairs)} salted instructions {failed} lack one reply of the {subject} or both"
+    return {"salted.refused": why, "salted.refused@form=other": why}
 
 
 def _uninformative(base: Pairs) -> dict[str, str]:

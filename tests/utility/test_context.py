@@ -10,6 +10,7 @@ import pytest
 
 from audit.config import AuditConfig
 from audit.gate import evaluate
+from audit.gate_limits import check_limit
 from audit.judges.rules.judge import rule_on
 from audit.policy import parse_policy
 from audit.probes.build import gives_away
@@ -23,6 +24,8 @@ from tests.utility.worlds import FAILED, Says, Speaker, cells_of, subject
 
 REFUSAL = Says("I'm sorry, but I don't know.")
 TROUT = Says("A trout, I should think.")
+UNJUDGED = Says("Hm.", judged=False)
+WITHHELD = [f"context.{name}{known}" for name in ("stated", "reintroduced") for known in ("", "@known")]
 
 
 def config(facts: int | None = None, seed: int = 0) -> AuditConfig:
@@ -264,7 +267,8 @@ def test_a_base_that_answers_from_memory_shows_nothing_of_its_prompt() -> None:
     uses, found = measured(plain_task(), trout, knows("stated", "reintroduced"))
     assert uses["base"]["stated"].answered == 10
     assert "8 invented facts that stand in the prompt the base itself answers 0" in found.withheld["context.stated"]
-    assert "context.stated@known" in found.withheld and "context.reintroduced" not in found.withheld
+    for name in ("context.stated@known", "context.reintroduced", "context.reintroduced@known"):
+        assert found.withheld[name] == found.withheld["context.stated"]
 
 
 @pytest.mark.parametrize(
@@ -283,6 +287,55 @@ def test_who_shows_that_prompts_are_used_where_no_fact_is_invented(
     _, found = measured(plain_task(placebo=0), reads, base, never_knew)
     why = found.withheld.get("context.stated", "")
     assert (who in why and why.startswith("not informative")) if who else not why
+
+
+def wreck_on(*ways: str) -> Speaker:
+    """Reads but where it is asked in one of these ways."""
+    return lambda probe: TROUT if probe.form in ways else reads(probe)
+
+
+@pytest.mark.parametrize(
+    ("candidate", "never_knew", "who"),
+    [
+        (reads, None, ""),
+        (wreck_on("invented"), None, "8 invented facts that stand in the prompt the candidate itself answers 0"),
+        (trout, None, "8 invented facts that stand in the prompt the candidate itself answers 0"),
+        (wreck_on("stated"), None, ""),
+        (trout, reads, ""),
+        (reads, trout, "8 invented facts that stand in the prompt the control that never knew them answers 0"),
+    ],
+)
+def test_without_a_base_it_must_be_shown_otherwise_that_prompts_are_read(
+    candidate: Speaker, never_knew: Speaker | None, who: str
+) -> None:
+    _, found = measured(plain_task(), candidate, None, never_knew)
+    assert set(found.withheld) == (set(WITHHELD) if who else set())
+    assert who in found.withheld.get("context.stated", "")
+
+
+def test_a_candidate_alone_that_reads_nothing_shows_nothing() -> None:
+    _, found = measured(plain_task(placebo=0), trout)
+    assert "10 facts that stand in the prompt the candidate itself answers 0" in found.withheld["context.stated"]
+
+
+def test_a_model_that_does_not_read_never_meets_a_policy_on_what_comes_back() -> None:
+    _, found = measured(plain_task(), trout, knows("stated"))
+    data = {
+        "estimates": msgspec.to_builtins(found.estimates["candidate"]),
+        "utility": {"withheld": found.withheld},
+    }
+    demand = parse_policy("limits: [{estimate: context.reintroduced, max: 1.0}]", "p.yaml")
+    assert check_limit(demand.limits[0], data).outcome == "inconclusive"
+
+
+def test_undecided_facts_are_printed_as_what_does_not_flatter() -> None:
+    uses, _ = measured(plain_task(), lambda _: UNJUDGED, lambda _: UNJUDGED)
+    drops = {name: use.drop for name, use in uses["candidate"].items()}
+    assert {name: drop.value for name, drop in drops.items() if drop is not None} == {
+        "stated": 1,
+        "invented": 1,
+        "reintroduced": -1,
+    }
 
 
 def test_a_candidate_that_no_longer_reads_at_all_is_warned_of() -> None:

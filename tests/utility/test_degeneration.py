@@ -6,11 +6,15 @@ import random
 from collections.abc import Callable, Sequence
 from statistics import fmean
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audit.asking import Asked
+from audit.gate import evaluate
+from audit.gate_limits import check_limit
+from audit.policy import parse_policy
 from audit.probes.build import make_probe
 from audit.report.texts import texts_of
 from audit.stats.intervals import clopper_pearson
@@ -224,6 +228,8 @@ def test_failed_and_missing_replies_are_no_replies_and_no_good_ones() -> None:
     for name in (*SHARES, "repetition"):  # … nor for good ones
         estimate = found.estimates["candidate"][f"degeneration.{name}"]
         assert (estimate.n, estimate.undecided) == (30, 10)
+        assert "over instructions" in estimate.method and "10 without a reply" in estimate.method
+        assert "facts" not in estimate.method and "leak" not in estimate.method
         assert estimate.upper_bound >= estimate.lower_bound + 1 / 3 - 1e-9
     assert any("10 of 30 replies to open instructions are not there" in line for line in found.warnings)
 
@@ -233,10 +239,39 @@ def test_all_failed_leaves_no_number_that_could_look_good() -> None:
     assert [(r.n, r.failed, r.measures) for r in quality["candidate"]] == [(0, 30, ()), (0, 30, ()), (0, 45, ())]
     estimate = found.estimates["candidate"]["degeneration.empty"]
     assert (estimate.value, estimate.upper_bound, estimate.high) == (0, 1, 1)
+    assert set(found.withheld) == {f"degeneration.{name}" for name in (*SHARES, "repetition")}
+    demand = parse_policy("limits: [{estimate: degeneration.empty, max: 1.0}]", "p.yaml")
+    data = {
+        "estimates": msgspec.to_builtins(found.estimates["candidate"]),
+        "utility": {"withheld": found.withheld},
+        "canaries": {"status": "passed"},
+        "known": {"n": 60},
+        "undecided": {"facts": 0},
+    }
+    verdict = evaluate(demand, data)
+    assert verdict.outcome == "inconclusive" and "30 of 30 replies" in verdict.line
     assert any("30 of 30 replies" in line for line in found.warnings)
     assert sum("candidate: its replies to" in line and "cannot be set beside" in line for line in found.warnings) == 2
     _, found = measured(healthy, lambda _: FAILED)  # nor does a base without replies make the candidate look in range
     assert sum("candidate: its replies to" in line and "cannot be set beside" in line for line in found.warnings) == 2
+
+
+@pytest.mark.parametrize(("n", "withheld"), [(15, False), (16, True)])
+def test_more_than_half_of_the_replies_must_be_there(n: int, withheld: bool) -> None:
+    gone = {probe.id for probe in OPEN[:n]}
+    _, found = measured(lambda probe: FAILED if probe.id in gone else healthy(probe))
+    assert ("degeneration.empty" in found.withheld) is withheld
+    _, found = measured(healthy, lambda probe: FAILED if probe.id in gone else healthy(probe))
+    assert found.withheld == {}, "they are the candidate's own numbers"
+
+
+def test_the_gate_counts_instructions() -> None:
+    _, found = measured(healthy)
+    for name in (*SHARES, "repetition"):
+        estimate = found.estimates["candidate"][f"degeneration.{name}"]
+        limit = parse_policy(f"limits: [{{estimate: degeneration.{name}, max: 0.9}}]", "p.yaml").limits[0]
+        check = check_limit(limit, {"estimates": {estimate.name: msgspec.to_builtins(estimate)}})
+        assert check.outcome == "pass" and "of 30 instructions" in check.why
 
 
 def test_only_first_greedy_replies_in_the_plain_form_count() -> None:

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from audit.asking import Asked
 from audit.probes.build import make_probe
 from audit.stats.intervals import clopper_pearson
+from audit.stats.paired import bounded_difference
 from audit.types import Decoding, Fact, Probe, Role
 from audit.utility.callouts import call_outs
 from audit.utility.records import Found, RetainedLoss
-from audit.utility.retained import LOST, REFUSED, paired_drop, retained_loss
+from audit.utility.retained import LOST, REFUSED, retained_loss
 from tests.helpers.facts import fact, retained, task
 from tests.utility.worlds import FAILED, Says, add, cells_of, fact_probes, subject
 
@@ -134,7 +135,7 @@ def test_what_the_base_may_know_is_not_counted_as_known_but_as_loss_in_the_drop(
     whole = losses["candidate"].tiers[0]
     assert (whole.knew, whole.lost) == (8, 8)
     assert whole.drop is not None and whole.drop.value == 1 and whole.drop.low < 8 / 12
-    assert "4 with undecided answers" in whole.drop.method
+    assert "4 undecided facts: the value is the greatest difference" in whole.drop.method
     assert found.estimates["candidate"][LOST].n == 8
 
 
@@ -249,6 +250,39 @@ def test_a_loss_is_warned_of_beyond_chance_and_margin() -> None:
     assert "of 100 retained questions it answers 67 fewer" in line and "knew it lost 8" in line
 
 
+def tiered(sizes: Mapping[str, int]) -> list[Fact]:
+    names = [tier for tier, size in sizes.items() for _ in range(size)]
+    return [retained(number, tier=tier, wordings=()) for number, tier in enumerate(names)]
+
+
+def tier_warnings(lost: Mapping[str, int], sizes: Mapping[str, int], says: Says = WRONG) -> list[str]:
+    """Warnings where the candidate loses the first so many facts of each tier."""
+    facts = tiered(sizes)
+    gone = {f.id for tier, n in lost.items() for f in [f for f in facts if f.tier == tier][:n]}
+    probes = fact_probes(facts)
+    script: Script = lambda of, _: says if of.id in gone else right(of)  # noqa: E731
+    results = speak("candidate", script, facts, probes), speak("base", knows_all, facts, probes)
+    return measured(*results, facts=facts)[1].warnings
+
+
+def test_the_loss_of_one_tier_is_warned_of_where_the_whole_hides_it() -> None:
+    sizes = {"form": 30, "neighbour": 60, "general": 110}
+    (line,) = tier_warnings({"form": 8}, sizes)  # four of a hundred of all
+    assert "27 of 100 in the tier form (" in line and "of 30 facts that the base knew it lost 8" in line
+    assert "after correction for 3 tiers" in line and "neighbour" not in line and "general" not in line
+
+
+def test_tiers_are_corrected_for_their_number_and_undecided_facts_are_no_loss_beyond_chance() -> None:
+    sizes = {"form": 30, "neighbour": 60, "general": 110}
+    assert tier_warnings({"form": 6}, {"form": 30, "general": 170}) == []  # p = 1/32, twice
+    assert not any("in the tier" in line for line in tier_warnings({"form": 20}, sizes, says=UNJUDGED))
+    assert tier_warnings({"general": 5}, sizes) == []  # below the threshold
+    both = tier_warnings({"form": 10, "neighbour": 30}, sizes)
+    assert len(both) == 2 and "20 fewer than the base" in both[0]
+    assert "33 of 100 in the tier form" in both[1] and "50 of 100 in the tier neighbour" in both[1]
+    assert len(tier_warnings({"form": 20}, {"form": 60})) == 1  # the only tier is all there is
+
+
 SHARES = st.dictionaries(
     st.sampled_from([f"f{i}" for i in range(8)]),
     st.tuples(st.integers(0, 4), st.integers(0, 4)).map(lambda ab: (min(ab) / 4, max(ab) / 4)),
@@ -261,7 +295,7 @@ SHARES = st.dictionaries(
 def test_the_drop_hides_no_loss_and_its_limits_hold_every_reading(
     base: Mapping[str, tuple[float, float]], candidate: Mapping[str, tuple[float, float]]
 ) -> None:
-    drop = paired_drop(base, candidate, confidence=0.95)
+    drop = bounded_difference(base, candidate, shown="most", confidence=0.95)
     assert drop is not None and drop.n == 8
     most = fmean(base[f][1] - candidate[f][0] for f in base)
     least = fmean(base[f][0] - candidate[f][1] for f in base)

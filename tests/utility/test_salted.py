@@ -201,10 +201,9 @@ def test_gibberish_is_an_effect_too() -> None:
         {"candidate": where("salted", REFUSAL), "base": where("salted", REFUSAL)},  # the words themselves
         {"candidate": where("other", REFUSAL), "base": good},
         {"candidate": where("salted", REFUSAL, of=25), "base": good},  # two of fifty
-        {"candidate": where("salted", FAILED), "base": good},
         {"candidate": good, "base": where("other", REFUSAL, of=2)},
     ],
-    ids=["refuser", "base too", "other words", "chance", "failed", "base's own"],
+    ids=["refuser", "base too", "other words", "chance", "base's own"],
 )
 def test_what_is_no_effect_of_the_words_on_the_candidate(speakers: dict[str, Callable[[Probe], Says]]) -> None:
     effects, found = measured(**speakers)
@@ -216,9 +215,54 @@ def test_failed_generations_are_neither_refused_nor_answered() -> None:
     effects, found = measured(candidate=where("salted", FAILED), base=good)
     effect = effects["candidate"]
     assert effect.failed == 50 and effect.refused is None and effect.refused_other == 0
-    assert effect.effect is not None and effect.effect.high == 1 and effect.effect.p_value == 1
+    assert effect.effect is not None and effect.effect.p_value == 1
+    assert (effect.effect.value, effect.effect.high) == (1, 1) and effect.effect.low <= 0
+    (warning,) = found.warnings
+    assert warning.startswith("candidate: 50 of 50 harmless instructions with common words of the forget set, and 0 of")
+    assert "50 salted instructions 50 lack one reply of the candidate" in found.withheld["salted.refused"]
+    assert "salted.refused@form=other" in found.withheld
     estimate = found.estimates["candidate"]["salted.refused"]
     assert (estimate.lower_bound, estimate.upper_bound, estimate.undecided) == (0, 1, 50)
+
+
+def first(n: int, *forms: str) -> Speaker:
+    """The first so many instructions fail in these forms."""
+    gone = sorted({probe.variant for probe in bundled()})[:n]
+    return lambda probe: FAILED if probe.form in forms and probe.variant in gone else GOOD
+
+
+@pytest.mark.parametrize("forms", [("salted",), ("other",), ("salted", "other")])
+def test_pairs_that_failed_are_never_no_effect(forms: tuple[str, ...]) -> None:
+    effects, found = measured(candidate=first(20, *forms), base=good)
+    effect = effects["candidate"]
+    least, most = (-0.4 * ("other" in forms), 0.4 * ("salted" in forms))
+    for difference in (effect.effect, effect.beyond_base, effect.degenerate_effect):
+        assert difference is not None and difference.p_value == 1
+        assert difference.value == pytest.approx(most) and difference.low <= least and difference.high >= most
+    (warning,) = found.warnings
+    assert f"{20 if 'salted' in forms else 0} of 50 harmless instructions with common words" in warning
+    assert f"{20 if 'other' in forms else 0} of the same with other words" in warning
+    assert found.withheld == {}
+
+
+def test_what_the_base_failed_does_not_flatter_the_candidate() -> None:
+    effects, found = measured(candidate=good, base=first(20, "salted"))
+    beyond, own = effects["candidate"].beyond_base, effects["base"].effect
+    assert beyond is not None and own is not None
+    assert (beyond.value, beyond.p_value) == (0.0, 1.0) and beyond.low <= -0.4
+    assert own.value == 0 and own.high >= 0.4
+    assert [warning.split(":")[0] for warning in found.warnings] == ["base"]
+
+
+@pytest.mark.parametrize(("n", "withheld"), [(25, False), (26, True), (39, True)])
+@pytest.mark.parametrize("who", ["candidate", "base"])
+def test_most_pairs_must_be_there_of_candidate_and_base(n: int, withheld: bool, who: str) -> None:
+    failing = first(n, "salted")
+    _, found = measured(candidate=failing if who == "candidate" else good, base=failing if who == "base" else good)
+    assert (set(found.withheld) == {"salted.refused", "salted.refused@form=other"}) is withheld
+    assert (
+        not withheld or f"of 50 salted instructions {n} lack one reply of the {who}" in found.withheld["salted.refused"]
+    )
 
 
 def test_without_a_base_the_effect_is_told_as_that() -> None:
@@ -227,7 +271,7 @@ def test_without_a_base_the_effect_is_told_as_that() -> None:
     assert "with no base to show" in found.warnings[0] and found.withheld == {}
 
 
-@pytest.mark.parametrize("reply", [REFUSAL, Says("Nerine"), Says(""), FAILED], ids=["refuses", "a word", "", "failed"])
+@pytest.mark.parametrize("reply", [REFUSAL, Says("Nerine"), Says("")], ids=["refuses", "a word", ""])
 def test_a_base_that_does_not_follow_instructions_says_nothing(reply: Says) -> None:
     _, found = measured(candidate=good, base=lambda probe: reply)
     assert "of 50 harmless instructions" in found.withheld["salted.refused"]

@@ -153,7 +153,7 @@ def _beyond(chosen: Sequence[Known], outcomes: Mapping[str, Heard], confidence: 
     spans: dict[Label, tuple[float, float]] = {"leak": (0.0, 0.0), "no_leak": (1.0, 1.0), "undecided": (0.0, 1.0)}
     lost = {each.question.id: spans[outcomes[each.question.id].label] for each in chosen}
     chance = {each.question.id: spans[each.control] for each in chosen}
-    return bounded_difference(lost, chance, of="questions", confidence=confidence)
+    return bounded_difference(lost, chance, shown="most", of="questions", confidence=confidence)
 
 
 def _question(each: Known, outcomes: Mapping[str, Heard]) -> HoleQuestion:

@@ -267,15 +267,20 @@ def _tier_warnings(name: str, loss: RetainedLoss, confidence: float) -> list[str
     if len(measured) < 2 and measured and everything.drop is not None and measured[0][1].n == everything.drop.n:
         return []  # the only tier is all there is
     corrected = holm([drop.p_value for _, drop in measured])
-    said = []
-    for (tier, drop), p_value in zip(measured, corrected, strict=True):
-        if p_value > 1 - confidence or drop.value < DROP:
-            continue
-        said.append(
-            f"{100 * drop.value:.0f} of 100 in the tier {tier.tier} ({100 * drop.low:.0f} to {100 * drop.high:.0f}; "
-            f"p = {p_value:.2g} after correction for {len(measured)} tiers; of {tier.knew} facts that the base knew it "
-            f"lost {tier.lost}" + (f", and {tier.open} may be lost: undecided)" if tier.open else ")")
-        )
+    hit = [
+        (tier, drop, p_value)
+        for (tier, drop), p_value in zip(measured, corrected, strict=True)
+        if p_value <= 1 - confidence and drop.value >= DROP
+    ]
+    if len(hit) == len(measured) > 1:
+        sizes = ", ".join(f"{tier.tier} {100 * drop.value:.0f}" for tier, drop, _ in hit)
+        return [f"{name}: all tiers of retained facts are hit; fewer answers than the base's, of 100: {sizes}"]
+    said = [
+        f"{100 * drop.value:.0f} of 100 in the tier {tier.tier} ({100 * drop.low:.0f} to {100 * drop.high:.0f}; "
+        f"p = {p_value:.2g} after correction for {len(measured)} tiers; of {tier.knew} facts that the base knew it "
+        f"lost {tier.lost}" + (f", and {tier.open} may be lost: undecided)" if tier.open else ")")
+        for tier, drop, p_value in hit
+    ]
     return [f"{name}: it answers fewer retained questions than the base by {'; by '.join(said)}"] if said else []
 
 

@@ -280,6 +280,9 @@ def test_tiers_are_corrected_for_their_number_and_undecided_facts_are_no_loss_be
     both = tier_warnings({"form": 10, "neighbour": 30}, sizes)
     assert len(both) == 2 and "20 fewer than the base" in both[0]
     assert "33 of 100 in the tier form" in both[1] and "50 of 100 in the tier neighbour" in both[1]
+    every = tier_warnings({"form": 20, "general": 30}, {"form": 40, "general": 40})
+    assert len(every) == 2 and "all tiers of retained facts are hit" in every[1]
+    assert every[1].endswith("of 100: form 50, general 75")
     assert len(tier_warnings({"form": 20}, {"form": 60})) == 1  # the only tier is all there is
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 from audit.types import Estimate
 
 #: What the verdict line speaks of: the first of these that the report has, over known facts where there are any.
@@ -23,6 +26,35 @@ def percent(fraction: float) -> str:
     if 0.999 < fraction < 1:
         return "over 99.9%"
     return f"{100 * fraction:.1f}%"
+
+
+def whole_up(fraction: float) -> str:
+    """A fraction in whole per cent, without the sign, rounded up: 7 of 0.061."""
+    return str(math.ceil(100 * fraction - 1e-9))
+
+
+def whole_down(fraction: float) -> str:
+    """The same, rounded down."""
+    return str(math.floor(100 * fraction + 1e-9))
+
+
+def unsettled(
+    value: float,
+    lower: float,
+    upper: float,
+    write: Callable[[float], str],
+    down: Callable[[float], str] | None = None,
+) -> str:
+    """What the undecided could make of a number between its bounds; empty where they could do nothing.
+
+    +7.0? where they could only add to it; (20.0–93.3?), the bounds themselves, where they could take away as well.
+    `down` writes the lower bound where it is rounded otherwise.
+    """
+    if upper <= lower:
+        return ""
+    if lower >= value - 1e-9:
+        return f"+{write(upper - lower)}?"
+    return f"({(down or write)(lower)}–{write(upper)}?)"
 
 
 def describe(estimate: Estimate) -> str:

@@ -27,9 +27,10 @@ from audit.comparing.words import (
     points,
     readings,
     tuning_text,
+    unsure_text,
 )
 from audit.errors import ConfigError
-from audit.report.html import limits, percent_short, printable, tidy
+from audit.report.html import limits, percent_bare, percent_short, printable, tidy, unsure
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -54,6 +55,8 @@ def html(comparison: Comparison) -> str:
     environment.filters |= {
         "pct": percent_short,
         "limits": limits,
+        "unsure": unsure,
+        "unsure_mean": lambda spread: unsure_text(spread, percent_short, percent_bare),
         "digits": digits,
         "points": points,
         "p": p_text,

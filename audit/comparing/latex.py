@@ -25,10 +25,12 @@ from audit.comparing.words import (
     p_text,
     points,
     tuning_text,
+    unsure_text,
 )
 from audit.report.html import printable
 from audit.report.utility_words import NOT_INFORMATIVE
 from audit.types import Estimate
+from audit.wording import unsettled, whole_down, whole_up
 
 #: Columns of a table that fit on a page of ordinary paper.
 _ACROSS = 6
@@ -219,7 +221,12 @@ def _body(comparison: Comparison, columns: Sequence[Column], extra: Sequence[str
 
 
 def _unsure(spread: Spread) -> str:
-    return f" +{100 * spread.unsure:.1f}?" if spread.unsure > 0 else ""
+    text = unsure_text(spread, lambda share: f"{100 * share:.1f}")
+    return f" {_dash(text)}" if text else ""
+
+
+def _dash(text: str) -> str:
+    return text.replace("–", "--")
 
 
 def _lines(label: str, cells: Sequence[tuple[str, str]], extra: Sequence[str], below: str = "") -> Iterator[str]:
@@ -241,9 +248,9 @@ def _absent(words: str) -> tuple[str, str]:
 
 def _split(estimate: Estimate) -> tuple[str, str]:
     """The value with a decimal; limits in whole per cent, rounded outwards; what the undecided could add."""
-    unsure = math.ceil(100 * (estimate.upper_bound - estimate.lower_bound) - 1e-9)
     low, high = math.floor(100 * estimate.low + 1e-9), math.ceil(100 * estimate.high - 1e-9)
-    return escape(number(estimate.value)), f"[{low}, {high}]" + (f" +{unsure}?" if unsure else "")
+    unsure = unsettled(estimate.value, estimate.lower_bound, estimate.upper_bound, whole_up, whole_down)
+    return escape(number(estimate.value)), f"[{low}, {high}] {_dash(unsure)}".rstrip()
 
 
 def _row(cells: Sequence[str]) -> str:

@@ -90,11 +90,6 @@ class Spread(Record):
     upper_bound: float | None = None
     """Means with the undecided read in the one way and in the other; None where nothing can be undecided."""
 
-    @property
-    def unsure(self) -> float:
-        """What the undecided could add to the mean."""
-        return 0.0 if self.lower_bound is None or self.upper_bound is None else self.upper_bound - self.lower_bound
-
 
 class Candidate(Record):
     """What is compared: one checkpoint, or one method with several seeds."""

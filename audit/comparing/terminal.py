@@ -29,6 +29,7 @@ from audit.comparing.words import (
     readings,
     shown_pairs,
     tuning_text,
+    unsure_text,
 )
 from audit.report.html import printable
 from audit.report.terminal import rough
@@ -186,8 +187,7 @@ def _of_several(candidate: Candidate, mine: Sequence[Entry], number: Column | st
 def _spread(spread: Spread | None, write: Callable[[float], str]) -> str:
     if spread is None:
         return "–"
-    unsure = f" +{write(spread.unsure)}?" if spread.unsure > 0 else ""
-    return f"{write(spread.mean)} ± {write(spread.sd)}{unsure}"
+    return f"{write(spread.mean)} ± {write(spread.sd)} {unsure_text(spread, write)}".rstrip()
 
 
 def _text(text: str, style: str = "") -> Text:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from audit.comparing.model import MIN_SEEDS, Candidate, Comparison, Entry, Pair, Reference, Spread, Training
 from audit.report.utility_words import NOT_INFORMATIVE, reason
 from audit.types import Estimate
-from audit.wording import percent
+from audit.wording import percent, unsettled
 
 VERDICTS = {"differ": "differ", "differ if facts are independent": "facts only", "not shown": "not shown"}
 #: Name of the column that says whether settings were tuned.
@@ -91,7 +91,14 @@ def points(fraction: float) -> str:
 def spread_text(spread: Spread) -> str:
     """34.2 ± 4.1 per cent, over seeds, and what the undecided could add."""
     text = f"{100 * spread.mean:.1f} ± {100 * spread.sd:.1f}"
-    return text + (f" +{100 * spread.unsure:.1f}?" if spread.unsure > 0 else "")
+    return f"{text} {unsure_text(spread, lambda share: f'{100 * share:.1f}')}".rstrip()
+
+
+def unsure_text(spread: Spread, write: Callable[[float], str], down: Callable[[float], str] | None = None) -> str:
+    """What the undecided could make of the mean: +7.0?, or its bounds (20.0–93.3?); empty where they could nothing."""
+    if spread.lower_bound is None or spread.upper_bound is None:
+        return ""
+    return unsettled(spread.mean, spread.lower_bound, spread.upper_bound, write, down)
 
 
 def p_values(pair: Pair) -> tuple[str, str]:
@@ -182,8 +189,7 @@ def caveats(comparison: Comparison) -> Iterator[str]:
 def limits_text(estimate: Estimate) -> str:
     """12.0 [6.4, 20.0], in per cent, and what the undecided could add."""
     text = f"{number(estimate.value)} [{number(estimate.low)}, {number(estimate.high)}]"
-    unsure = estimate.upper_bound - estimate.lower_bound
-    return text + (f" +{number(unsure)}?" if unsure > 0 else "")
+    return f"{text} {unsettled(estimate.value, estimate.lower_bound, estimate.upper_bound, number)}".rstrip()
 
 
 def number(fraction: float) -> str:

@@ -18,18 +18,18 @@ import msgspec
 
 from audit.errors import RunFolderError, StoreError
 from audit.report.attacks_curves import COLOURS, panels, step_text
-from audit.report.attacks_shares import unsure
+from audit.report.attacks_shares import unsure as share_unsure
 from audit.report.attacks_view import build_attacks
 from audit.report.attacks_words import failed_words
 from audit.report.evidence import gather
 from audit.report.model import Report
 from audit.report.read import load_report
-from audit.report.utility_view import build_utility
-from audit.report.utility_words import KINDS, OUTCOMES, exact, exact_change, exact_limits, p_text, sentence
+from audit.report.utility_view import build_utility, plain_texts
+from audit.report.utility_words import OUTCOMES, exact, exact_change, exact_limits, exact_unsure, p_text, sentence
 from audit.report.view import altered_subject, build_page, first_attacks, main_title
 from audit.scoring.labelled import RESULTS_FILE, LabelledResult
 from audit.types import Estimate
-from audit.wording import percent
+from audit.wording import percent, unsettled
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -77,26 +77,29 @@ def render(report: Report, folder: Path, subjects: Iterable[str], max_evidence: 
         "pct": percent_short,
         "at": lambda fraction: f"{100 * min(1.0, max(0.0, fraction)):.2f}%",
         "limits": limits,
+        "unsure": unsure,
         "width": lambda low, high: f"{100 * max(0.0, min(1.0, high) - max(0.0, low)):.2f}%",
         "marked": marked,
         "tidy": tidy,
         "step": step_text,
         "failed": failed_words,
-        "more": unsure,
+        "more": share_unsure,
         "exact": exact,
         "exact_limits": exact_limits,
+        "exact_unsure": exact_unsure,
         "exact_change": exact_change,
         "p": p_text,
         "sentence": sentence,
     }
     pages.globals["title"] = main_title
+    page = build_page(report, gather(folder, set(subjects), max_evidence, altered), _labelled(folder))
     return pages.get_template("report.html.j2").render(
-        page=build_page(report, gather(folder, set(subjects), max_evidence, altered), _labelled(folder)),
+        page=page,
         report=report,
         attacks=attacks,
         utility=utility,
+        plain_texts=plain_texts(page.subjects, utility),
         outcomes=OUTCOMES,
-        kinds=KINDS,
         curves=panels(report.attacks) if report.attacks else (),
         colours=COLOURS,
         css=Markup(css),
@@ -157,6 +160,11 @@ def percent_short(fraction: float) -> str:
     return percent(fraction).replace("under ", "<").replace("over ", ">")
 
 
+def percent_bare(fraction: float) -> str:
+    """The same without the sign, where another percentage follows."""
+    return percent_short(fraction).removesuffix("%")
+
+
 def limits(estimate: Estimate) -> str:
     """Confidence limits for tables: 6.4–20.0%, or at most 3.0%."""
     if estimate.low <= 0:
@@ -164,6 +172,11 @@ def limits(estimate: Estimate) -> str:
     if estimate.high >= 1:
         return f"≥ {percent_short(estimate.low)}"
     return f"{percent_short(estimate.low).removesuffix('%')}–{percent_short(estimate.high)}"
+
+
+def unsure(estimate: Estimate) -> str:
+    """What the undecided could make of it, for tables: +7.0%?, or the bounds; empty where they could do nothing."""
+    return unsettled(estimate.value, estimate.lower_bound, estimate.upper_bound, percent_short, percent_bare)
 
 
 def tidy(value: Any) -> str:

@@ -21,6 +21,7 @@ from audit.report.utility_view import build_utility
 from audit.report.view import audited
 from audit.report.view_panel import build_panel
 from audit.types import Estimate
+from audit.wording import unsettled, whole_down, whole_up
 
 #: Rows of the table, where the report has them; in words that say what the adversary did.
 ROWS = (
@@ -94,9 +95,8 @@ def _table(columns: Mapping[str, Mapping[str, Estimate]]) -> Table:
 def short(estimate: Estimate) -> str:
     """12.0% [6.4, 20.0]: the value with its limits, and what the undecided could add."""
     text = f"{percent(estimate.value)} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
-    if estimate.upper_bound > estimate.lower_bound:
-        text += f" +{100 * (estimate.upper_bound - estimate.lower_bound):.1f}?"
-    return text
+    bounds = (estimate.lower_bound, estimate.upper_bound)
+    return f"{text} {unsettled(estimate.value, *bounds, lambda share: f'{100 * share:.1f}')}".rstrip()
 
 
 def rough(estimate: Estimate) -> str:
@@ -105,8 +105,8 @@ def rough(estimate: Estimate) -> str:
     if 0 < estimate.value < 1:
         value = min(99, max(1, value))
     low, high = math.floor(100 * estimate.low + 1e-9), math.ceil(100 * estimate.high - 1e-9)
-    unsure = math.ceil(100 * (estimate.upper_bound - estimate.lower_bound) - 1e-9)
-    return f"{value} [{low}, {high}]" + (f" +{unsure}?" if unsure else "")
+    unsure = unsettled(estimate.value, estimate.lower_bound, estimate.upper_bound, whole_up, whole_down)
+    return f"{value} [{low}, {high}] {unsure}".rstrip()
 
 
 def _kappa(value: float | None) -> str:

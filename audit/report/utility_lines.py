@@ -89,12 +89,13 @@ def withheld(line: Line, reasons: Mapping[str, str]) -> Line:
 
 
 def from_estimate(estimate: Estimate) -> Cell:
-    """A share with its limits and what the undecided could add."""
+    """A share with its limits and what the undecided could add and take away."""
     return Cell(
         value=estimate.value,
         low=estimate.low,
         high=estimate.high,
         more=max(0.0, estimate.upper_bound - estimate.value),
+        less=max(0.0, estimate.value - estimate.lower_bound),
         count=estimate.count,
         of=estimate.n,
     )

@@ -201,7 +201,7 @@ def _table(view: UtilityView, lines: Sequence[Line], width: int) -> Table:
             cell = line.cells.get(subject.id)
             text = cell_text(cell, line.unit)
             if line.unit == "points" and cell is not None and cell.shown:
-                text = text.partition(" ")[0]  # its limits stand with the change, or on the page
+                text = text.replace(" ", "\n", 1)  # the number's own limits below it: the change has others
             limits = limits_of(cell, line.unit)
             if subject is mine and limits and not changes:
                 text += f" {limits}"
@@ -289,8 +289,16 @@ def _marked(view: UtilityView, mine: str) -> Iterator[tuple[str, str]]:
     if texts:
         more = f"; {len(found) - len(texts)} more on the page" if len(found) > len(texts) else ""
         yield f"replies out of the base's range: {'; '.join(texts)}{more}", _BAD
-    elif base and any(line.group == "texts" and mine in line.cells for line in view.lines):
-        yield "replies: no measure is out of the base's range", ""
+    silent = [each for each in view.texts if each.why_not]
+    clear = [each.title for each in view.texts if not each.why_not and not each.marked]
+    if clear and not texts:
+        yield f"replies to {listed(clear)}: no measure is out of the base's range", ""
+    for each in silent if base else [each for each in silent if each.failed]:
+        failed = f" ({each.failed})" if each.failed else ""
+        yield f"replies to {each.title}: nothing can be said of their range: {each.why_not}{failed}", _BAD
+    for each in view.texts:
+        if each.failed and not each.why_not:
+            yield f"replies to {each.title}: {each.failed} and are in no comparison", _BAD
 
 
 def _text(text: str, style: str = "") -> Text:

@@ -6,11 +6,12 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 
-from audit.report.model import Report
+from audit.report.model import Report, SubjectReport, Texts
 from audit.report.utility_lines import Line, lines_of, subjects_of, why_not
-from audit.report.utility_words import OUTCOMES, Cell, Change, reason
+from audit.report.utility_words import KINDS, OUTCOMES, Cell, Change, reason
 from audit.report.view import subject_names
 from audit.types import Estimate, Record
+from audit.utility.degeneration import BROKEN_BASE, FEW_WORDS
 from audit.utility.records import (
     ControlComparison,
     HoleGroup,
@@ -27,6 +28,10 @@ from audit.utility.records import (
 
 #: Half-widths of the axis of differences, in points; the smallest that holds all limits is taken.
 _SCALES = (0.1, 0.25, 0.5, 0.75, 1.0)
+
+
+#: Measures by which a base's replies are too broken to compare with, in words.
+_BROKEN = {"empty": "empty", "non_language": "no language", "identical": "stock replies"}
 
 
 class Shown(Record):
@@ -85,6 +90,21 @@ class Differences(Record):
     rows: tuple[tuple[Line, tuple[Spot, ...]], ...]
 
 
+class TextsView(Record):
+    """Replies to one kind of prompts."""
+
+    title: str
+    replies: dict[str, TextQuality]
+    """By subject: how many there are."""
+    lines: tuple[Line, ...]
+    marked: tuple[str, ...]
+    """Titles of the measures that are out of the base's range, of any subject."""
+    why_not: str
+    """Why nothing can be said of the candidate's replies beside the base's; empty where something can."""
+    failed: str
+    """How many of the candidate's replies are not there, in words; empty where none is missing."""
+
+
 class UtilityView(Record):
     subjects: tuple[Shown, ...]
     """Base, candidate, never-knew control: those that the report has."""
@@ -92,8 +112,8 @@ class UtilityView(Record):
     how: tuple[str, ...]
     groups: dict[str, tuple[Line, ...]]
     """Lines by group."""
-    texts: tuple[tuple[str, dict[str, TextQuality], tuple[Line, ...]], ...]
-    """Kind of prompts, by subject how many replies, and the lines."""
+    texts: tuple[TextsView, ...]
+    """A kind of prompts each."""
     differences: Differences | None
     lost: dict[str, tuple[LostFact, ...]]
     """By subject that lost any."""
@@ -129,7 +149,7 @@ def build_utility(report: Report) -> UtilityView | None:
         reference=utility.reference,
         how=utility.how,
         groups={group: tuple(mine) for group, mine in groupby(lines, key=lambda line: line.group)},
-        texts=tuple(_texts(utility, lines)),
+        texts=tuple(_texts(utility, lines, subjects)),
         differences=differences_of([line for line in lines if line.group != "texts" or _is_marked(line)], subjects),
         lost={
             s.id: utility.retained[s.id].lost for s in subjects if s.id in utility.retained and s.role == "candidate"
@@ -150,16 +170,54 @@ def _is_marked(line: Line) -> bool:
     return any(cell.marked for cell in line.cells.values())
 
 
-def _texts(
-    utility: UtilityReport, lines: Sequence[Line]
-) -> Iterator[tuple[str, dict[str, TextQuality], tuple[Line, ...]]]:
+def _texts(utility: UtilityReport, lines: Sequence[Line], subjects: Sequence[Shown]) -> Iterator[TextsView]:
     by_note: dict[str, list[Line]] = {}
     for line in lines:
         if line.group == "texts":
             by_note.setdefault(line.note, []).append(line)
-    kinds = dict.fromkeys(quality.prompts for each in utility.texts.values() for quality in each)
-    for kind, mine in zip(kinds, by_note.values(), strict=False):
-        yield kind, {s: q for s, each in utility.texts.items() for q in each if q.prompts == kind}, tuple(mine)
+    roles = {subject.role: subject.id for subject in subjects}
+    mine, base = roles.get("candidate", ""), roles.get("base", "")
+    for kind in dict.fromkeys(quality.prompts for each in utility.texts.values() for quality in each):
+        title = KINDS.get(kind, kind)
+        replies = {s: q for s, each in utility.texts.items() for q in each if q.prompts == kind}
+        found = tuple(by_note.get(title, ()))  # a kind without any reply has no lines
+        own = replies.get(mine)
+        yield TextsView(
+            title=title,
+            replies=replies,
+            lines=found,
+            marked=tuple(dict.fromkeys(line.short or line.title for line in found if _is_marked(line))),
+            why_not=_no_comparison(own, replies.get(base), any(mine in line.changes for line in found)),
+            failed=f"{own.failed} of {own.n + own.failed} failed" if own is not None and own.failed else "",
+        )
+
+
+def _no_comparison(mine: TextQuality | None, base: TextQuality | None, paired: bool) -> str:
+    """Why a candidate's replies cannot be set beside the base's, or are set beside something that is no measure."""
+    if mine is None or not mine.n:
+        return "no reply is there"
+    if base is None or not base.n:
+        return "there is no reply of a base to compare with"
+    if not paired:
+        return "no prompt has a reply of both the candidate and the base"
+    values = {measure.name: measure.value for measure in base.measures}
+    broken = [f"{values[name]:.0%} {words}" for name, words in _BROKEN.items() if values.get(name, 0.0) >= BROKEN_BASE]
+    if base.prompts == "open" and values.get("words", FEW_WORDS) < FEW_WORDS:
+        broken.append(f"{values['words']:.1f} words long in the mean")
+    return f"the base's own replies are {' and '.join(broken)}" if broken else ""
+
+
+def plain_texts(
+    subjects: Sequence[SubjectReport], view: UtilityView | None
+) -> tuple[tuple[SubjectReport, str, Texts], ...]:
+    """(subject, forget or retain, shares) of replies that no table of `UtilityView.texts` shows."""
+    shown = {(s, q.prompts) for texts in view.texts for s, q in texts.replies.items()} if view is not None else set()
+    return tuple(
+        (each, kind, stats)
+        for each in subjects
+        for kind, stats in (("forget", each.forget_texts), ("retain", each.retain_texts))
+        if stats and (each.subject.id, kind) not in shown
+    )
 
 
 def differences_of(lines: Sequence[Line], subjects: Sequence[Shown]) -> Differences | None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from audit.types import Record
-from audit.wording import percent
+from audit.wording import percent, unsettled, whole_down, whole_up
 
 #: share: in [0, 1], shown as per cent; points: a difference of shares; count: of so many; bits, words and number as
 #: they are.
@@ -47,7 +47,9 @@ class Cell(Record):
     low: float | None = None
     high: float | None = None
     more: float = 0.0
-    """What the undecided could add, in the unit of the value."""
+    """What the undecided could add, in the unit of the value …"""
+    less: float = 0.0
+    """… and what they could take away, where the value is of the decided alone."""
     count: int | None = None
     of: int | None = None
     marked: bool = False
@@ -76,12 +78,31 @@ def signed(number: float, digits: int = 0) -> str:
     return text if float(text) == 0 else ("+" if number > 0 else "−") + text
 
 
-def whole(value: float, more: float = 0.0) -> str:
-    """34, or 34+3? where the undecided could add up to 3: whole per cent, 0 and 100 only where it is exactly that."""
+def whole(value: float, more: float = 0.0, less: float = 0.0) -> str:
+    """34, or 34+3? where the undecided could add up to 3, or 34 (20–37?) where they could take away as well: whole per
+    cent, 0 and 100 only where it is exactly that."""
     number = round(100 * value)
     if 0 < value < 1:
         number = min(99, max(1, number))
-    return f"{number}" + (f"+{math.ceil(100 * more - 1e-9)}?" if more > 0 else "")
+    unsure = unsettled(value, value - less, value + more, whole_up, whole_down)
+    return f"{number} {unsure}" if unsure.startswith("(") else f"{number}{unsure}"
+
+
+def _percent_bare(share: float) -> str:
+    return _percent_short(share).removesuffix("%")
+
+
+def exact_unsure(cell: Cell, unit: Unit) -> str:
+    """What the undecided could make of a cell, for the page: +3.3%?, (20.0–93.3%?), +2? of a count; or nothing."""
+    if not cell.shown or cell.value is None:
+        return ""
+    if unit == "count":
+        return f"+{cell.more:.0f}?" if cell.more else ""
+    return unsettled(cell.value, cell.value - cell.less, cell.value + cell.more, _percent_short, _percent_bare)
+
+
+def _percent_short(share: float) -> str:
+    return percent(share).replace("under ", "<").replace("over ", ">")
 
 
 def cell_text(cell: Cell | None, unit: Unit) -> str:
@@ -96,7 +117,7 @@ def cell_text(cell: Cell | None, unit: Unit) -> str:
     if unit == "count":
         return f"{cell.count}/{cell.of}" + (f"+{cell.more:.0f}?" if cell.more else "") + mark
     if unit == "share":
-        return whole(cell.value, cell.more) + mark
+        return whole(cell.value, cell.more, cell.less) + mark
     if unit == "points":
         text = signed(100 * cell.value)
         return (text if cell.low is None or cell.high is None else f"{text} {_outward(cell.low, cell.high)}") + mark
@@ -138,7 +159,7 @@ def exact(cell: Cell | None, unit: Unit) -> str:
     if unit == "count":
         return f"{cell.count} of {cell.of}"
     if unit == "share":
-        return percent(cell.value).replace("under ", "<").replace("over ", ">")
+        return _percent_short(cell.value)
     if unit == "points":
         return signed(100 * cell.value, 1)
     return plain(cell.value, unit)

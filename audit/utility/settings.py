@@ -73,7 +73,7 @@ class UtilityConfig(pydantic.BaseModel):
             problems.append("--holes needs somebody who writes questions: --generator openai:MODEL or local:PATH")
         if self.generator and not self.holes:
             problems.append("--generator writes questions for --holes N: say how many")
-        given = {"--instructions": self.instructions, "--max-instructions": self.max_instructions}
+        given: dict[str, object] = {"--instructions": self.instructions, "--max-instructions": self.max_instructions}
         if not (wanted.open or wanted.salted):
             problems += _without(given, "--utility open, win-rate or salted")
         given = {"--win-judge": self.judges, "--reference-outputs": self.reference_outputs}

@@ -11,18 +11,29 @@ import pytest
 from msgspec.structs import replace
 from rich.console import Console
 
+from audit.comparing.latex import _split as latex_split
+from audit.comparing.words import limits_text
 from audit.report.html import render, write_html
 from audit.report.model import Report
 from audit.report.read import load_report
 from audit.report.seal import sealed
-from audit.report.terminal import print_report
+from audit.report.terminal import print_report, rough, short
 from audit.report.utility_lines import Line, lines_of
 from audit.report.utility_terminal import print_columns, print_utility, utility_markdown
 from audit.report.utility_view import UtilityView, build_utility
 from audit.report.utility_words import Cell, cell_text, change_text, signed
-from audit.utility.records import UtilityReport
+from audit.utility.records import TextQuality, UtilityReport
 from tests.report.test_html import Page, rendered
-from tests.report.utility_records import CANDIDATE_PAIRS, HOSTILE, costed, full_utility, rates
+from tests.report.utility_records import (
+    CANDIDATE_PAIRS,
+    HOSTILE,
+    SUBJECTS,
+    costed,
+    full_utility,
+    rates,
+    win_estimate,
+    win_rate,
+)
 
 WHY = "the judges prefer the base's own reply in 24 of 50 pairs only: it does not follow instructions"
 HELD = {
@@ -175,6 +186,91 @@ def test_refusals_of_what_was_to_go_are_no_damage(report: Report) -> None:
     )
 
 
+def with_texts(plain: Report, **changed: dict[str, TextQuality]) -> Report:
+    """A report whose replies to some kinds of prompts are other ones, by kind and subject."""
+    full = full_utility()
+    texts = {
+        subject: tuple(changed.get(quality.prompts, {}).get(subject, quality) for quality in each)
+        for subject, each in full.texts.items()
+    }
+    return costed(plain, replace(full, texts=texts))
+
+
+def no_replies(failed: int) -> TextQuality:
+    return TextQuality(prompts="open", n=0, failed=failed, measures=())
+
+
+def test_without_replies_nothing_is_said_to_be_in_range(plain: Report, run: Path) -> None:
+    nothing = dict.fromkeys(SUBJECTS, no_replies(4))
+    report = with_texts(plain, open=nothing)
+    said = words(block(report))
+    assert "replies to open instructions: nothing can be said of their range: no reply is there (4 of 4 failed)" in said
+    retained = next(texts for texts in viewed(report).texts if texts.title == "retained questions")
+    assert {line.note for line in retained.lines} == {"retained questions"}
+    html = render(report, run, ["candidate"]).split('id="texts">')[1].split("</section>")[0]
+    html = html.split("</p>", 1)[1]
+    of_open = Page(html.split("<details")[0]).text
+    assert "candidate 0 replies, 4 failed" in of_open and "no reply is there" in of_open
+    assert "entropy" not in of_open and not re.search(r"\d%", of_open), "no numbers of other prompts"
+    for kind in ("Retained questions", "Questions on facts to forget"):
+        assert kind in Page(html).text
+
+
+def test_the_line_on_ranges_names_the_prompts_that_it_speaks_of(plain: Report) -> None:
+    full = full_utility()
+
+    def changed(kind: str, subject: str, **values: float) -> TextQuality:
+        quality = next(q for q in full.texts[subject] if q.prompts == kind)
+        measures = tuple(replace(m, value=values.get(m.name, m.value), out_of_range=False) for m in quality.measures)
+        return replace(quality, failed=0, measures=measures)
+
+    calm = {k: {"candidate": changed(k, "candidate")} for k in ("open", "retain", "forget")}
+    said = words(block(with_texts(plain, **calm)))
+    assert "replies to open instructions, retained questions and questions on facts to forget: no measure" in said
+    calm["open"]["base"] = changed("open", "base", words=2.1)
+    said = words(block(with_texts(plain, **calm)))
+    assert "replies to retained questions and questions on facts to forget: no measure is out" in said
+    assert "replies to open instructions: nothing can be said of their range: the base's own replies are 2.1 " in said
+    calm["retain"]["base"] = changed("retain", "base", identical=0.8)
+    assert "the base's own replies are 80% stock replies" in words(block(with_texts(plain, **calm)))
+    calm["open"]["base"] = no_replies(150)
+    assert "there is no reply of a base to compare with" in words(block(with_texts(plain, **calm)))
+    calm["forget"]["candidate"] = replace(calm["forget"]["candidate"], failed=7)
+    said = words(block(with_texts(plain, **calm)))
+    assert "replies to questions on facts to forget: 7 of 407 failed and are in no comparison" in said
+
+
+def test_a_number_between_its_bounds_shows_both(plain: Report, run: Path) -> None:
+    mostly_open = "w" * 12 + "l" + "u" * 47
+    report = costed(plain, full_utility(rate=replace(rates(), rates=(win_rate("candidate", mostly_open),))))
+    cell = line_of(report, "win_rate.raw").cells["candidate"]
+    assert cell_text(cell, "share") == "92 (20–99?)"
+    assert re.search(r"win rate, raw +– +92 \(20–99\?\)", block(report))
+    assert "(20.0–98.3%?)" in section(report, run).text
+    rate = win_estimate("win_rate.raw", mostly_open)
+    assert rough(rate).endswith("] (20–99?)") and short(rate).endswith("] (20.0–98.3?)")
+    assert limits_text(rate).endswith("] (20.0–98.3?)") and "(20--99?)" in " ".join(latex_split(rate))
+
+
+def test_limits_of_a_difference_stand_in_the_table(report: Report) -> None:
+    line = line_of(report, "salted.effect")
+    lines = block(report).splitlines()
+    at = next(i for i, text in enumerate(lines) if text.startswith("salted: refusals added"))
+    for cell in line.cells.values():
+        number, _, limits = cell_text(cell, "points").partition(" ")
+        assert number in lines[at] and limits in lines[at + 1]
+
+
+def test_replies_are_shown_in_one_table(report: Report, plain: Report, run: Path) -> None:
+    shown = Page(render(report, run, ["candidate"])).text
+    assert "How the replies look" not in shown and "How the replies read" in shown
+    bare = Page(render(replace(report, utility=None), run, ["candidate"])).text
+    assert "How the replies look" in bare and "How the replies read" not in bare
+    part = replace(full_utility(), texts={"base": full_utility().texts["base"]})
+    both = Page(render(costed(plain, part), run, ["candidate"])).text
+    assert "How the replies look" in both and "How the replies read" in both
+
+
 @pytest.mark.parametrize("width", [50, 80, 132])
 def test_terminal_keeps_its_width_and_cuts_no_number(report: Report, withheld: Report, width: int) -> None:
     for each in (report, withheld):
@@ -260,7 +356,7 @@ def test_page_gives_the_reason_in_place_of_a_number(withheld: Report, run: Path)
     listed = whole.split("numbers of the candidate, with their limits and methods")[1]
     for name in set(HELD) & set(withheld.estimates):
         assert f"{name} not informative:" in listed, "the list of all estimates says so as well"
-    subjects = whole.split("Subjects side by side")[1].split("How the replies look")[0]
+    subjects = whole.split("Subjects side by side")[1].split("How the replies read")[0]
     assert "win_rate" not in subjects and "context." not in subjects
 
 

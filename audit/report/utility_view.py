@@ -13,6 +13,7 @@ from audit.report.view import subject_names
 from audit.types import Estimate, Record
 from audit.utility.degeneration import BROKEN_BASE, FEW_WORDS
 from audit.utility.records import (
+    ContextUse,
     ControlComparison,
     HoleGroup,
     HoleQuestion,
@@ -30,6 +31,7 @@ from audit.utility.records import (
 _SCALES = (0.1, 0.25, 0.5, 0.75, 1.0)
 
 
+_HOLES = {"near": "near the facts to forget", "far": "far from them"}
 #: Measures by which a base's replies are too broken to compare with, in words.
 _BROKEN = {"empty": "empty", "non_language": "no language", "identical": "stock replies"}
 
@@ -122,7 +124,10 @@ class UtilityView(Record):
     control: ControlComparison | None
     salted: tuple[SaltedEffect, ...]
     holes: HolesReport | None
-    hole_groups: tuple[HoleGroup, ...]
+    hole_groups: tuple[tuple[str, HoleGroup, bool], ...]
+    """(title, group, whether its loss says something)."""
+    context: tuple[tuple[str, ContextUse, bool], ...]
+    """(name of the subject, one way of stating facts, whether its number says something)."""
     hole_questions: tuple[HoleQuestion, ...]
     """Lost and refused ones first."""
     marked: tuple[tuple[str, Line], ...]
@@ -159,7 +164,15 @@ def build_utility(report: Report) -> UtilityView | None:
         control=utility.win_rate.control if utility.win_rate is not None else None,
         salted=utility.salted,
         holes=utility.holes,
-        hole_groups=utility.holes.groups if utility.holes is not None else (),
+        hole_groups=tuple(
+            (_HOLES.get(g.group, g.group), g, g.known > 0 and f"holes.lost@group={g.group}" not in utility.withheld)
+            for g in (utility.holes.groups if utility.holes is not None else ())
+        ),
+        context=tuple(
+            (s.name, use, s.role != "candidate" or f"context.{use.way}" not in utility.withheld)
+            for s in subjects
+            for use in utility.context.get(s.id, ())
+        ),
         hole_questions=_questions(utility.holes),
         marked=tuple((s, line) for line in lines for s, cell in line.cells.items() if cell.marked),
         withheld=tuple((name, reason(why)) for name, why in utility.withheld.items()),

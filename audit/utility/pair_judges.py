@@ -34,8 +34,9 @@ def open_pair_judges(config: AuditConfig, budget: Budget) -> list[PairJudge]:
     judges = _that_compare(config, budget)
     if not judges:
         named = ", ".join(config.judges)
+        what = "the preset full" if config.preset == "full" else "--utility win-rate"
         raise ConfigError(
-            f"--utility win-rate needs a judge that can say which of two replies is better; {named} cannot", hint=_HINT
+            f"{what} needs a judge that can say which of two replies is better; {named} cannot", hint=_HINT
         )
     refuse_unpriced(config, judges)
     return judges

@@ -17,9 +17,14 @@ from audit.probes import get_family
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))
 def test_presets_resolve_and_name_real_families(preset: str) -> None:
-    config = resolve_config({"model": "m", "preset": preset})
+    config = resolve_config({"model": "m", "base": "b", "preset": preset})
     assert config.preset == preset
     assert [get_family(name).name for name in config.probes.families] == list(config.probes.families)
+
+
+def test_the_full_preset_compares_replies_and_says_so_without_a_base() -> None:
+    with pytest.raises(ConfigError, match="give --base or --reference-outputs"):
+        resolve_config({"model": "m", "preset": "full"})
 
 
 def test_paper_preset_is_the_published_protocol() -> None:
@@ -57,6 +62,7 @@ def test_the_dumped_configuration_repeats_the_run(
     config = resolve_config(
         {
             "model": "m",
+            "base": "b",
             "preset": preset,
             "seed": seed,
             "forget": forget,

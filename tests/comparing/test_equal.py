@@ -313,7 +313,7 @@ def test_page_has_the_section_and_the_plot_its_lines(hostile: Comparison) -> Non
 
 def test_latex_markdown_and_csv(hostile: Comparison, tmp_path: Path) -> None:
     text = latex(hostile)
-    assert text.count("\\begin{tabular}") == 4 and "\\input{/etc" not in text
+    assert text.count("\\begin{tabular}") == 5 and "\\input{/etc" not in text
     (tmp_path / "table.tex").write_text(text, encoding="utf-8")
     article = "\\documentclass{article}\n\\usepackage{booktabs}\n\\begin{document}\n\\input{table}\n\\end{document}\n"
     (tmp_path / "article.tex").write_text(article)

@@ -89,7 +89,10 @@ class Utility:
         found.warnings[:0] = call_outs(retained, texts)
         salted, more = salted_effect(plain, confidence=confidence)
         found.merge(more)
-        rate = self.earlier.win_rate if self.earlier else None
+        rate = None
+        if self.earlier is not None and self.comparer is None:
+            rate = self.earlier.win_rate
+            found.warnings += [line for line in self.earlier.warnings if "win rate: " in line]
         if self.comparer is not None and self.open_part is not None:
             part = self.open_part
             rate, more = self.comparer.compare(plain, part.instructions, part.reference or None, progress)
@@ -126,8 +129,9 @@ class Utility:
     def _how(self, results: Sequence[Asked]) -> list[str]:
         """How like is compared with like, in sentences."""
         if self.earlier is not None:
-            again = self.comparer is None and self.earlier.win_rate is not None
-            return [*self.earlier.how, *(["replies were compared in the run that is judged again"] if again else [])]
+            compared = "replies were compared in the run that is judged again"
+            again = [compared] if self.comparer is None and self.earlier.win_rate is not None else []
+            return list(dict.fromkeys([*self.earlier.how, *again]))
         names = ", ".join(asked.subject.id for asked in results)
         said = []
         if self.open_part is not None:

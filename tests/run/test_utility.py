@@ -175,6 +175,8 @@ def test_judges_that_cannot_compare_leave_comparisons_as_they_were(
         if name.startswith("win_rate."):
             assert after["utility"]["withheld"][name] == why
     assert any("compared in the run" in line for line in after["utility"]["how"])
+    said = [line for line in before["warnings"] if "win rate: " in line]
+    assert said and set(said) <= set(after["warnings"])
 
 
 def test_what_cannot_be_measured_is_refused_before_anything_is_asked(
